@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"net/netip"
+	"time"
+
+	"hythe.dev/hythe/internal/model"
+)
+
+// Settings are what an administrator decides for all gateways of a cluster. The zero value is usable.
+type Settings struct {
+	// Classes are further class names that are Hythe's although no IngressClass object says so; they are
+	// compared with spec.ingressClassName and with the annotation kubernetes.io/ingress.class.
+	Classes []string
+	// WithoutClass makes Ingresses that name no class Hythe's, even where no default IngressClass is.
+	WithoutClass bool
+	// HTTPSPort is the port that the redirect from http to https names; 0 means 443, which is not named.
+	HTTPSPort uint16
+	// DefaultCertificate, if set, names the Secret that serves hosts without an own certificate. Otherwise
+	// Build's caller passes a self-signed one by DefaultChain and DefaultKey.
+	DefaultCertificate model.Key
+	// DefaultChain and DefaultKey are the PEM pair used when DefaultCertificate is not set or not usable.
+	DefaultChain, DefaultKey []byte
+}
+
+// A Config is everything that Envoy should serve, in the gateway's own few words; package xds derives the Envoy
+// resources from it. Two equal snapshots give deeply equal Configs.
+type Config struct {
+	// Hosts is sorted by Name. Each name stands in it at most once.
+	Hosts []Host
+	// Certificates is sorted by Name; the one named DefaultCertificateName is always there.
+	Certificates []Certificate
+	// Backends is sorted by Name and holds exactly those that a Host refers to.
+	Backends []Backend
+	// EndpointSets is sorted by Name and holds exactly those that a Backend refers to.
+	EndpointSets []EndpointSet
+}
+
+// CatchAll is the name of the Host that serves what no other Host does.
+const CatchAll = "*"
+
+// DefaultCertificateName is the name of the Certificate for server names without an own one.
+const DefaultCertificateName = "default"
+
+// A Host is what is served under one host name.
+type Host struct {
+	// Name is lower case: "shop.example.com", "*.example.com" for exactly one more label, or CatchAll.
+	Name string
+	// Certificate is the Name of the Certificate that a TLS client gets who asks for this host.
+	Certificate string
+	// RedirectHTTPS makes all plain http requests answer 308 to https, but those of a Route with Plain set.
+	RedirectHTTPS bool
+	// Routes are in the order in which they are to be tried: Exact before Prefix, longer paths first.
+	Routes []Route
+	// Ingresses lists the Ingresses that have a part in this host, sorted; for reports.
+	Ingresses []model.Key
+}
+
+// A Route sends the requests under one path of a host somewhere.
+type Route struct {
+	Match PathMatch
+	Path  string // starts with a slash; a Prefix has no trailing slash unless it is "/"
+	// Plain exempts the route from RedirectHTTPS (ACME HTTP-01 challenges, RFC 8555 section 8.3).
+	Plain bool
+	// Backend is the Name of the Backend; when empty, Status is answered instead.
+	Backend string
+	// Status is the HTTP status of a direct answer, 0 when Backend is set.
+	Status uint32
+	// Origin is the Ingress that asked for the route; empty for the final 404.
+	Origin model.Key
+}
+
+// PathMatch says how Route.Path is compared.
+type PathMatch uint8
+
+const (
+	// Exact matches the path itself only.
+	Exact PathMatch = iota
+	// Prefix matches by path elements: /foo matches /foo, /foo/ and /foo/bar, not /foobar. "/" matches all.
+	Prefix
+)
+
+// A Backend is a Service port with the settings of the connections to it: a cluster in Envoy.
+type Backend struct {
+	// Name is unique to Service port and settings, for example "shop/web:http".
+	Name string
+	// Endpoints is the Name of the EndpointSet, which depends on the Service port alone.
+	Endpoints string
+	// ConnectTimeout of one attempt; 0 means the default of package xds.
+	ConnectTimeout time.Duration
+}
+
+// An EndpointSet holds the addresses behind a Service port that new requests may be sent to.
+type EndpointSet struct {
+	Name      string // "shop/web:http"
+	Addresses []netip.AddrPort
+}
+
+// A Certificate is a key pair that Envoy serves for some server names.
+type Certificate struct {
+	// Name is DefaultCertificateName or "namespace/name" of the Secret.
+	Name string
+	// ServerNames are the SNI values (RFC 6066 section 3), exact or with a leading "*.", sorted; none for the
+	// default one. No two Certificates of a Config share one.
+	ServerNames []string
+	// Chain and Key are PEM. They were checked to belong together.
+	Chain, Key []byte
+}

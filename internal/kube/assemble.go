@@ -1,0 +1,269 @@
+package kube
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/model"
+)
+
+// A document is the readable content of one file.
+type document struct {
+	name     string
+	objects  []metav1.Object
+	problems []model.Problem
+}
+
+// assemble makes a Snapshot of documents. Later layers replace objects of earlier ones; within one layer the
+// first of two objects with the same name stands and the second is a Problem.
+func assemble(layers ...[]document) *model.Snapshot {
+	s := &model.Snapshot{
+		Ingresses:      map[model.Key]*networkingv1.Ingress{},
+		IngressClasses: map[string]*networkingv1.IngressClass{},
+		Services:       map[model.Key]*corev1.Service{},
+		Endpoints:      map[model.Key]*model.ServiceEndpoints{},
+		Secrets:        map[model.Key]*corev1.Secret{},
+		Nodes:          map[string]*model.Node{},
+		Pools:          map[string]*v1alpha1.AddressPool{},
+		Claims:         map[string]*v1alpha1.AddressClaim{},
+		Reports:        map[string]*v1alpha1.Report{},
+	}
+	slicesByName := map[model.Key]*discoveryv1.EndpointSlice{}
+	for _, layer := range layers {
+		seen := map[string]string{}
+		for _, d := range layer {
+			s.Problems = append(s.Problems, d.problems...)
+			for _, object := range d.objects {
+				ref := refOf(object)
+				if first, ok := seen[ref.String()]; ok {
+					s.Problems = append(s.Problems, model.Problemf(ref, "Duplicate",
+						"%s holds it again, %s is used: remove one", d.name, first))
+					continue
+				}
+				seen[ref.String()] = d.name
+				put(s, slicesByName, object)
+			}
+		}
+	}
+	s.Endpoints = mergeSlices(slicesByName)
+	s.Problems = model.SortProblems(s.Problems)
+	return s
+}
+
+func keyOf(o metav1.Object) model.Key {
+	return model.Key{Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+func refOf(o metav1.Object) model.ObjectRef {
+	return model.Ref(kindOf(o), keyOf(o))
+}
+
+func kindOf(o metav1.Object) string {
+	switch o.(type) {
+	case *networkingv1.Ingress:
+		return "Ingress"
+	case *networkingv1.IngressClass:
+		return "IngressClass"
+	case *corev1.Service:
+		return "Service"
+	case *corev1.Secret:
+		return "Secret"
+	case *corev1.Node:
+		return "Node"
+	case *corev1.Endpoints: //nolint:staticcheck // see newObject
+		return "Endpoints"
+	case *discoveryv1.EndpointSlice:
+		return "EndpointSlice"
+	case *v1alpha1.AddressPool:
+		return "AddressPool"
+	case *v1alpha1.AddressClaim:
+		return "AddressClaim"
+	case *v1alpha1.Report:
+		return "Report"
+	}
+	return "Object"
+}
+
+func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSlice, object metav1.Object) {
+	switch o := object.(type) {
+	case *networkingv1.Ingress:
+		s.Ingresses[keyOf(o)] = o
+	case *networkingv1.IngressClass:
+		s.IngressClasses[o.Name] = o
+	case *corev1.Service:
+		s.Services[keyOf(o)] = o
+	case *corev1.Secret:
+		s.Secrets[keyOf(o)] = o
+	case *corev1.Node:
+		node, problems := convertNode(o)
+		s.Nodes[o.Name] = node
+		s.Problems = append(s.Problems, problems...)
+	case *corev1.Endpoints: //nolint:staticcheck // see newObject
+		for i, slice := range mirror(o) {
+			key := keyOf(o)
+			key.Name += fmt.Sprintf("/%d", i) // no EndpointSlice can have that name
+			endpointSlices[key] = slice
+		}
+	case *discoveryv1.EndpointSlice:
+		endpointSlices[keyOf(o)] = o
+	case *v1alpha1.AddressPool:
+		s.Pools[o.Name] = o
+	case *v1alpha1.AddressClaim:
+		s.Claims[o.Name] = o
+	case *v1alpha1.Report:
+		s.Reports[o.Name] = o
+	}
+}
+
+func convertNode(o *corev1.Node) (*model.Node, []model.Problem) {
+	n := &model.Node{Name: o.Name, Labels: o.Labels, Unschedulable: o.Spec.Unschedulable}
+	var problems []model.Problem
+	ref := model.ObjectRef{Kind: "Node", Name: o.Name}
+	for _, a := range o.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		addr, err := netip.ParseAddr(a.Address)
+		if err != nil {
+			problems = append(problems, model.Problemf(ref, "InvalidAddress", "InternalIP %q is not an address", a.Address))
+			continue
+		}
+		n.Addresses = append(n.Addresses, addr.Unmap())
+	}
+	cidrs := o.Spec.PodCIDRs
+	if len(cidrs) == 0 && o.Spec.PodCIDR != "" {
+		cidrs = []string{o.Spec.PodCIDR}
+	}
+	for _, c := range cidrs {
+		prefix, err := netip.ParsePrefix(c)
+		if err != nil {
+			problems = append(problems, model.Problemf(ref, "InvalidPodCIDR", "podCIDR %q is not a prefix", c))
+			continue
+		}
+		n.PodCIDRs = append(n.PodCIDRs, prefix.Masked())
+	}
+	return n, problems
+}
+
+// mergeSlices joins the EndpointSlices of each Service. Slices without the label kubernetes.io/service-name
+// belong to no Service.
+func mergeSlices(all map[model.Key]*discoveryv1.EndpointSlice) map[model.Key]*model.ServiceEndpoints {
+	byService := map[model.Key][]*discoveryv1.EndpointSlice{}
+	for _, key := range model.SortedKeys(all) {
+		slice := all[key]
+		if name := slice.Labels[discoveryv1.LabelServiceName]; name != "" {
+			service := model.Key{Namespace: slice.Namespace, Name: name}
+			byService[service] = append(byService[service], slice)
+		}
+	}
+	merged := make(map[model.Key]*model.ServiceEndpoints, len(byService))
+	for service, list := range byService {
+		merged[service] = merge(list)
+	}
+	return merged
+}
+
+func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
+	type portKey struct {
+		name     string
+		protocol corev1.Protocol
+	}
+	ports := map[portKey][]model.Endpoint{}
+	for _, slice := range list {
+		if slice.AddressType == discoveryv1.AddressTypeFQDN {
+			continue
+		}
+		for _, p := range slice.Ports {
+			if p.Port == nil || *p.Port < 1 || *p.Port > 65535 {
+				continue // a nil port means all ports, which no Service uses
+			}
+			key := portKey{protocol: corev1.ProtocolTCP}
+			if p.Name != nil {
+				key.name = *p.Name
+			}
+			if p.Protocol != nil {
+				key.protocol = *p.Protocol
+			}
+			for _, e := range slice.Endpoints {
+				ports[key] = append(ports[key], convertEndpoint(e, uint16(*p.Port))...)
+			}
+		}
+	}
+	merged := &model.ServiceEndpoints{}
+	for key, endpoints := range ports {
+		slices.SortStableFunc(endpoints, model.Endpoint.Compare)
+		endpoints = slices.CompactFunc(endpoints, func(a, b model.Endpoint) bool { return a.AddrPort == b.AddrPort })
+		merged.Ports = append(merged.Ports, model.PortEndpoints{Name: key.name, Protocol: key.protocol, Endpoints: endpoints})
+	}
+	slices.SortFunc(merged.Ports, func(a, b model.PortEndpoints) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	return merged
+}
+
+// convertEndpoint applies the defaults of discovery.k8s.io/v1: an unset ready means true, an unset serving means
+// ready, an unset terminating means false. Of several addresses only the first is used, as the API says.
+func convertEndpoint(e discoveryv1.Endpoint, port uint16) []model.Endpoint {
+	if len(e.Addresses) == 0 {
+		return nil
+	}
+	addr, err := netip.ParseAddr(e.Addresses[0])
+	if err != nil {
+		return nil
+	}
+	out := model.Endpoint{AddrPort: netip.AddrPortFrom(addr.Unmap(), port)}
+	out.Ready = e.Conditions.Ready == nil || *e.Conditions.Ready
+	out.Serving = out.Ready
+	if e.Conditions.Serving != nil {
+		out.Serving = *e.Conditions.Serving
+	}
+	out.Terminating = e.Conditions.Terminating != nil && *e.Conditions.Terminating
+	if e.NodeName != nil {
+		out.Node = strings.Clone(*e.NodeName)
+	}
+	if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
+		out.Pod = e.TargetRef.Name
+	}
+	return []model.Endpoint{out}
+}
+
+// mirror turns an Endpoints object into EndpointSlices, as the EndpointSliceMirroring controller does.
+func mirror(o *corev1.Endpoints) []*discoveryv1.EndpointSlice { //nolint:staticcheck // see newObject
+	var out []*discoveryv1.EndpointSlice
+	for _, subset := range o.Subsets {
+		slice := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}
+		slice.Namespace = o.Namespace
+		slice.Labels = map[string]string{discoveryv1.LabelServiceName: o.Name}
+		for _, p := range subset.Ports {
+			slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &p.Name, Protocol: orTCP(p.Protocol), Port: &p.Port})
+		}
+		add := func(addresses []corev1.EndpointAddress, ready bool) { //nolint:staticcheck // see newObject
+			for _, a := range addresses {
+				slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
+					Addresses: []string{a.IP}, NodeName: a.NodeName, TargetRef: a.TargetRef,
+					Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+				})
+			}
+		}
+		add(subset.Addresses, true)
+		add(subset.NotReadyAddresses, false)
+		out = append(out, slice)
+	}
+	return out
+}
+
+func orTCP(p corev1.Protocol) *corev1.Protocol {
+	if p == "" {
+		p = corev1.ProtocolTCP
+	}
+	return &p
+}

@@ -1,0 +1,146 @@
+// Package model is the world as Hythe sees it: an immutable Snapshot of the Kubernetes objects that matter.
+//
+// Endpoints and nodes, of which there are many, are compact types of their own. Ingress, Service and Secret are
+// the k8s.io/api types; nobody mutates them. A new Snapshot shares everything unchanged with its predecessor.
+//
+//	files or API ── internal/kube ──> *Snapshot ──> gateway.Build, lb.Build, proxy.Build, overlay.Build
+package model
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"hythe.dev/hythe/api/v1alpha1"
+)
+
+// Key names a namespaced object.
+type Key = types.NamespacedName
+
+// A Snapshot is the state of the cluster at one moment. Nil maps are empty ones. It is never changed after it
+// was handed out, and neither is anything that it points to.
+type Snapshot struct {
+	Ingresses      map[Key]*networkingv1.Ingress
+	IngressClasses map[string]*networkingv1.IngressClass
+	Services       map[Key]*corev1.Service
+	Endpoints      map[Key]*ServiceEndpoints // by Service
+	Secrets        map[Key]*corev1.Secret
+	Nodes          map[string]*Node
+	Pools          map[string]*v1alpha1.AddressPool
+	Claims         map[string]*v1alpha1.AddressClaim // by v1alpha1.ClaimName
+	Reports        map[string]*v1alpha1.Report       // by "component-node"
+
+	// Problems are objects that could not be read.
+	Problems []Problem
+}
+
+// A Node is what Hythe needs of a Kubernetes Node.
+type Node struct {
+	Name string
+	// Addresses are its InternalIPs, in the order of the Node object: the first of each family is used.
+	Addresses []netip.Addr
+	// PodCIDRs are its pod ranges (node.spec.podCIDRs), at most one of each family.
+	PodCIDRs []netip.Prefix
+	Labels   map[string]string
+	// Unschedulable is true for a cordoned node.
+	Unschedulable bool
+}
+
+// Address returns the node's first address of the family of which like is one, or the zero Addr.
+func (n *Node) Address(is6 bool) netip.Addr {
+	for _, a := range n.Addresses {
+		if a.Is6() == is6 {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// ServiceEndpoints are the endpoints of one Service, merged from all its EndpointSlices.
+type ServiceEndpoints struct {
+	// Ports is sorted by Name and Protocol.
+	Ports []PortEndpoints
+}
+
+// PortEndpoints are the endpoints behind one Service port, named as in the Service.
+type PortEndpoints struct {
+	Name     string
+	Protocol corev1.Protocol
+	// Endpoints is sorted by address and port and has no duplicates.
+	Endpoints []Endpoint
+}
+
+// An Endpoint is one address and port of a pod. The three conditions are those of discovery.k8s.io/v1 with
+// their defaults applied: Ready is never true for a terminating endpoint, Serving is readiness regardless of it.
+type Endpoint struct {
+	AddrPort    netip.AddrPort
+	Node        string // the name of the node, may be empty
+	Pod         string // the name of the pod, in the Service's namespace; may be empty
+	Ready       bool
+	Serving     bool
+	Terminating bool
+}
+
+// Compare orders endpoints by address and port.
+func (e Endpoint) Compare(o Endpoint) int { return e.AddrPort.Compare(o.AddrPort) }
+
+// Port returns the endpoints of the named port, nil if there is none.
+func (s *ServiceEndpoints) Port(name string, protocol corev1.Protocol) []Endpoint {
+	if s == nil {
+		return nil
+	}
+	for i := range s.Ports {
+		if s.Ports[i].Name == name && s.Ports[i].Protocol == protocol {
+			return s.Ports[i].Endpoints
+		}
+	}
+	return nil
+}
+
+// Usable selects those endpoints that new connections should go to: the ready ones or, when there are none,
+// those that are terminating but still serve (KEP-1669).
+func Usable(endpoints []Endpoint) []Endpoint {
+	var ready, serving []Endpoint
+	for _, e := range endpoints {
+		switch {
+		case e.Ready:
+			ready = append(ready, e)
+		case e.Serving && e.Terminating:
+			serving = append(serving, e)
+		}
+	}
+	if len(ready) > 0 {
+		return ready
+	}
+	return serving
+}
+
+// On selects the endpoints on the named node.
+func On(node string, endpoints []Endpoint) []Endpoint {
+	var out []Endpoint
+	for _, e := range endpoints {
+		if e.Node == node {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// SortedKeys returns the keys of m ordered by namespace and name, so that Build functions are deterministic.
+func SortedKeys[V any](m map[Key]V) []Key {
+	keys := make([]Key, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, CompareKeys)
+	return keys
+}
+
+// CompareKeys orders keys by namespace and name.
+func CompareKeys(a, b Key) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}

@@ -1,0 +1,80 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Admin is what each process shows of itself over HTTP: /healthz, /readyz, /metrics and /debug/NAME.
+type Admin struct {
+	// Ready returns nil when the process does its work, else why it does not yet.
+	Ready func() error
+	// Gatherer serves /metrics.
+	Gatherer prometheus.Gatherer
+	// Debug are text forms by name, for people. They hold no secrets.
+	Debug map[string]func(io.Writer)
+}
+
+// Handler serves the admin pages.
+func (a Admin) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := a.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	if a.Gatherer != nil {
+		mux.Handle("GET /metrics", promhttp.HandlerFor(a.Gatherer, promhttp.HandlerOpts{}))
+	}
+	names := make([]string, 0, len(a.Debug))
+	for name, write := range a.Debug {
+		names = append(names, name)
+		mux.HandleFunc("GET /debug/"+name, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			write(w)
+		})
+	}
+	slices.Sort(names)
+	mux.HandleFunc("GET /debug", func(w http.ResponseWriter, _ *http.Request) {
+		for _, name := range names {
+			fmt.Fprintf(w, "/debug/%s\n", name)
+		}
+	})
+	return mux
+}
+
+// Serve listens on addr ("HOST:PORT", or "unix:PATH") until ctx is done. An empty addr serves nothing.
+func (a Admin) Serve(ctx context.Context, addr string) error {
+	if addr == "" {
+		<-ctx.Done()
+		return nil
+	}
+	network, address := "tcp", addr
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, address = "unix", path
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return fmt.Errorf("listen for admin pages: %w", err)
+	}
+	s := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve admin pages: %w", err)
+	}
+	return nil
+}

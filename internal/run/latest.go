@@ -1,0 +1,42 @@
+// Package run holds the few loops that all processes share: latest-wins channels, retries, the admin server.
+package run
+
+import "sync"
+
+// A Latest hands the newest value to one reader; what the reader did not fetch in time is replaced. A slow
+// sink therefore never delays its source, and never works through a queue of the past.
+type Latest[T any] struct {
+	mu    sync.Mutex
+	value T
+	full  bool
+	ready chan struct{}
+}
+
+// NewLatest makes an empty Latest.
+func NewLatest[T any]() *Latest[T] {
+	return &Latest[T]{ready: make(chan struct{}, 1)}
+}
+
+// Put replaces the waiting value. It never blocks.
+func (l *Latest[T]) Put(v T) {
+	l.mu.Lock()
+	l.value, l.full = v, true
+	l.mu.Unlock()
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Ready is readable when there may be a value to Take.
+func (l *Latest[T]) Ready() <-chan struct{} { return l.ready }
+
+// Take returns the waiting value, or false if there is none since the last Take.
+func (l *Latest[T]) Take() (T, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v, ok := l.value, l.full
+	var zero T
+	l.value, l.full = zero, false
+	return v, ok
+}
