@@ -21,6 +21,9 @@ type Settings struct {
 	DefaultCertificate model.Key
 	// DefaultChain and DefaultKey are the PEM pair used when DefaultCertificate is not set or not usable.
 	DefaultChain, DefaultKey []byte
+	// Now is the time at which certificates are checked for being expired, which is a Problem; if it is zero,
+	// they are not. An hour's precision will do: Build has no clock, and each new Now is a new Build.
+	Now time.Time
 }
 
 // A Config is everything that Envoy should serve, in the gateway's own few words; package xds derives the Envoy
@@ -105,4 +108,13 @@ type Certificate struct {
 	ServerNames []string
 	// Chain and Key are PEM. They were checked to belong together.
 	Chain, Key []byte
+}
+
+// A SkippedIngress is an Ingress that is not Hythe's.
+type SkippedIngress struct {
+	Ingress model.Key
+	// Class is the class that it names; empty if it names none.
+	Class string
+	// Reason says in a few words whose it is instead.
+	Reason string
 }

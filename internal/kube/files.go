@@ -101,6 +101,10 @@ func NewFiles(manifests, state string, log *slog.Logger) *Files {
 	return f
 }
 
+// StatusFile is the file of the state folder that holds the status of objects. It is for people: nobody reads
+// it back, since its objects are not whole.
+const StatusFile = "status.yaml"
+
 // A layer is one folder.
 type layer struct {
 	dir   string
@@ -206,6 +210,9 @@ func (l *layer) read() (changed bool, err error) {
 		return false, fmt.Errorf("read manifests: %w", err)
 	}
 	for _, name := range names {
+		if filepath.Base(name) == StatusFile {
+			continue
+		}
 		now, err := stampOf(name)
 		if err != nil {
 			continue // it was removed in the meantime: the next turn sees that

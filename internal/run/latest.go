@@ -1,7 +1,11 @@
 // Package run holds the few loops that all processes share: latest-wins channels, retries, the admin server.
 package run
 
-import "sync"
+import (
+	"context"
+	"sync"
+	"time"
+)
 
 // A Latest hands the newest value to one reader; what the reader did not fetch in time is replaced. A slow
 // sink therefore never delays its source, and never works through a queue of the past.
@@ -39,4 +43,31 @@ func (l *Latest[T]) Take() (T, bool) {
 	var zero T
 	l.value, l.full = zero, false
 	return v, ok
+}
+
+// Retry is how long Sink waits before it tries again what failed.
+const Retry = time.Second
+
+// Sink calls set with each newest value until ctx is done. A value whose set failed is tried again after Retry,
+// unless a newer one came. set reports its own errors; it must be safe to repeat.
+func Sink[T any](ctx context.Context, latest *Latest[T], set func(context.Context, T) error) error {
+	var value T
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-latest.Ready():
+			v, ok := latest.Take()
+			if !ok {
+				continue
+			}
+			value = v
+		case <-again:
+		}
+		again = nil
+		if err := set(ctx, value); err != nil {
+			again = time.After(Retry)
+		}
+	}
 }

@@ -3,13 +3,13 @@
 package testenv
 
 import (
-	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netns"
+
+	"hythe.dev/hythe/internal/envoy/binary"
 )
 
 // Strict reports whether skips are failures.
@@ -17,45 +17,34 @@ func Strict() bool { return os.Getenv("LAB") == "strict" }
 
 func skip(tb testing.TB, format string, args ...any) {
 	tb.Helper()
-	if Strict() {
+	if Strict() && !testing.Short() {
 		tb.Fatalf("LAB=strict: "+format, args...)
 	}
 	tb.Skipf(format, args...)
 }
 
-// Root skips the test unless it runs as root.
+// Root skips the test unless it runs as root. With -short it skips always: what needs root takes longer.
 func Root(tb testing.TB) {
 	tb.Helper()
+	if testing.Short() {
+		skip(tb, "needs root, left out with -short")
+	}
 	if os.Geteuid() != 0 {
 		skip(tb, "needs root: run it with sudo, or make test")
 	}
 }
 
-// Envoy returns the path of an Envoy binary, or skips the test. ENVOY names one; otherwise the place where
-// scripts/envoy.sh puts it is used.
+// Envoy returns the path of the Envoy binary that binary.Find finds, or skips the test.
 func Envoy(tb testing.TB) string {
 	tb.Helper()
-	path, err := FindEnvoy()
+	if testing.Short() {
+		skip(tb, "needs Envoy, left out with -short")
+	}
+	path, err := binary.Find()
 	if err != nil {
 		skip(tb, "%v", err)
 	}
 	return path
-}
-
-// FindEnvoy returns the path of an Envoy binary.
-func FindEnvoy() (string, error) {
-	if path := os.Getenv("ENVOY"); path != "" {
-		return path, nil
-	}
-	home, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find Envoy: %w", err)
-	}
-	path := filepath.Join(home, "hythe", "envoy", "envoy", "_bin", "envoy")
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("no Envoy at %s: run make envoy, or set ENVOY", path)
-	}
-	return path, nil
 }
 
 // NetNS moves the test to a new network namespace, on a thread of its own, until the test ends. Goroutines that

@@ -1,0 +1,53 @@
+# Two commands do all the set-up on a fresh Debian machine with Go, pip and root: make demo, make test.
+
+SHELL := /bin/bash
+GO ?= go
+BIN := bin
+
+LINT := $(HOME)/.cache/hythe/bin/golangci-lint
+LINT_VERSION := v2.12.2
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-root lint build envoy setup golden fuzz bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup envoy build ## Show the main job in a lab of network namespaces (MANIFESTS=DIR for your own, FILL=1 to complete them)
+	$(BIN)/hythe lab demo $(if $(MANIFESTS),--manifests $(MANIFESTS)) $(if $(filter-out 0,$(FILL)),--fill)
+
+test: test-fast test-root ## Run all tests: the fast ones first, then those that need root and Envoy
+
+test-fast: ## Run the tests that need neither root nor Envoy
+	$(GO) test -short -race ./...
+
+test-root: setup envoy build ## Run all tests, none skipped; needs root
+	LAB=strict $(GO) test -p 1 -timeout 9m ./...
+
+lint: $(LINT) ## Run the linters, the import boundaries among them
+	$(GO) vet ./...
+	$(LINT) run
+
+build: ## Build bin/hythe and bin/hythe-cni
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/hythe ./cmd/hythe-cni
+
+envoy: ## Fetch the Envoy binary, unless it is there
+	@./scripts/envoy.sh >/dev/null
+
+setup: ## Install the Debian packages that tests and demo use
+	@./scripts/setup.sh
+
+golden: ## Rewrite the golden files of the tests from what the code does now: read the diff
+	$(GO) test -short ./... -update
+
+fuzz: ## Run each fuzz target for a short while (FUZZTIME=30s)
+	@./scripts/fuzz.sh
+
+clean: ## Remove what was built here, and a lab that was left running
+	-test ! -x $(BIN)/hythe || $(BIN)/hythe lab down
+	rm -rf $(BIN)
+
+$(LINT):
+	GOBIN=$(dir $(LINT)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

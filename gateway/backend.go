@@ -1,0 +1,154 @@
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"hythe.dev/hythe/internal/model"
+)
+
+// A servicePort is a port of a Service that exists.
+type servicePort struct {
+	service model.Key
+	port    *corev1.ServicePort
+}
+
+// name is the name of the Backend and the EndpointSet: "shop/web:http", or with the number if the port has no name.
+func (p servicePort) name() string {
+	port := p.port.Name
+	if port == "" {
+		port = strconv.Itoa(int(p.port.Port))
+	}
+	return p.service.String() + ":" + port
+}
+
+// A refusal says why requests for a backend are answered 503.
+type refusal struct{ reason, message string }
+
+// permanent reports whether b can never work as it is written, whatever Services there are.
+func permanent(b *networkingv1.IngressBackend) *refusal {
+	switch {
+	case b.Resource != nil:
+		return &refusal{"ResourceBackend", fmt.Sprintf("backend %s %s is not a Service; only Services are served", b.Resource.Kind, b.Resource.Name)}
+	case b.Service == nil || b.Service.Name == "":
+		return &refusal{"InvalidBackend", "backend names no Service"}
+	case b.Service.Port.Name == "" && b.Service.Port.Number == 0:
+		return &refusal{"InvalidBackend", fmt.Sprintf("backend names no port of Service %s", b.Service.Name)}
+	}
+	return nil
+}
+
+// resolve finds the Service port that b means in the given namespace.
+func resolve(services map[model.Key]*corev1.Service, namespace string, b *networkingv1.IngressBackend) (servicePort, *refusal) {
+	if r := permanent(b); r != nil {
+		return servicePort{}, r
+	}
+	key := model.Key{Namespace: namespace, Name: b.Service.Name}
+	service := services[key]
+	if service == nil {
+		return servicePort{}, &refusal{"ServiceNotFound", fmt.Sprintf("Service %s does not exist", key)}
+	}
+	if service.Spec.Type == corev1.ServiceTypeExternalName {
+		return servicePort{}, &refusal{"ExternalNameRefused",
+			fmt.Sprintf("Service %s is of type ExternalName, which could lead anywhere; give it endpoints instead", key)}
+	}
+	wanted := b.Service.Port
+	var other *corev1.ServicePort // matches, but is not TCP
+	for i := range service.Spec.Ports {
+		port := &service.Spec.Ports[i]
+		if wanted.Name != "" && port.Name != wanted.Name || wanted.Name == "" && port.Port != wanted.Number {
+			continue
+		}
+		if protocolOf(port) == corev1.ProtocolTCP {
+			return servicePort{key, port}, nil
+		}
+		other = port
+	}
+	if other != nil {
+		return servicePort{}, &refusal{"ProtocolNotSupported",
+			fmt.Sprintf("port %s of Service %s is %s; http needs TCP", portText(wanted), key, other.Protocol)}
+	}
+	return servicePort{}, &refusal{"PortNotFound",
+		fmt.Sprintf("Service %s has no port %s; it has %s", key, portText(wanted), portsText(service))}
+}
+
+func protocolOf(port *corev1.ServicePort) corev1.Protocol {
+	if port.Protocol == "" {
+		return corev1.ProtocolTCP
+	}
+	return port.Protocol
+}
+
+func portText(p networkingv1.ServiceBackendPort) string {
+	if p.Name != "" {
+		return strconv.Quote(p.Name)
+	}
+	return strconv.Itoa(int(p.Number))
+}
+
+func portsText(service *corev1.Service) string {
+	if len(service.Spec.Ports) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, p := range service.Spec.Ports {
+		text := strconv.Itoa(int(p.Port))
+		if p.Name != "" {
+			text += " (" + p.Name + ")"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
+}
+
+// buildEndpoints selects the addresses that new requests for a Service port may be sent to. Those that lead to
+// Envoy's own host are refused: whoever may write EndpointSlices would reach its admin port through them
+// (CVE-2021-25740 is of that kind).
+func buildEndpoints(p servicePort, endpoints *model.ServiceEndpoints) (EndpointSet, []model.Problem) {
+	set := EndpointSet{Name: p.name()}
+	var refused []string
+	all := endpoints.Port(p.port.Name, protocolOf(p.port))
+	allowed := make([]model.Endpoint, 0, len(all))
+	for _, e := range all {
+		if !routable(e.AddrPort) {
+			refused = append(refused, e.AddrPort.String())
+			continue
+		}
+		allowed = append(allowed, e)
+	}
+	for _, e := range model.Usable(allowed) {
+		set.Addresses = append(set.Addresses, netip.AddrPortFrom(e.AddrPort.Addr().Unmap(), e.AddrPort.Port()))
+	}
+	slices.SortFunc(set.Addresses, netip.AddrPort.Compare)
+	set.Addresses = slices.Compact(set.Addresses)
+	if len(refused) == 0 {
+		return set, nil
+	}
+	problem := model.Problemf(model.Ref("Service", p.service), "EndpointRefused",
+		"%d endpoints of port %s are not used, for their addresses are loopback, link-local, multicast or unspecified: %s",
+		len(refused), set.Name[strings.LastIndexByte(set.Name, ':')+1:], firstFew(refused))
+	return set, []model.Problem{problem}
+}
+
+// routable reports whether an address can be a pod's.
+func routable(a netip.AddrPort) bool {
+	addr := a.Addr().Unmap()
+	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return a.Port() != 0 && addr.IsGlobalUnicast() && addr.Zone() == "" && addr != broadcast &&
+		!(addr.Is4() && addr.As4()[0] == 0)
+}
+
+// firstFew joins the first few of many texts.
+func firstFew(texts []string) string {
+	const few = 4
+	if len(texts) <= few {
+		return strings.Join(texts, ", ")
+	}
+	return strings.Join(texts[:few], ", ") + ", …"
+}

@@ -1,0 +1,297 @@
+package gateway
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"hythe.dev/hythe/internal/model"
+)
+
+// Build says what is to be served, and what was asked for and is not. Problems are sorted.
+func Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
+	return new(Cache).Build(s, settings)
+}
+
+// A Cache makes a sequence of Builds cheaper: it remembers the key pairs of Secrets, whose parsing is most of the
+// work. Results are those of the function Build. The zero value is ready; a Cache is not for concurrent use.
+type Cache struct {
+	// secrets holds those that the last Build asked for. A pointer is enough of a key: what a Snapshot points to
+	// never changes.
+	secrets map[*corev1.Secret]secretResult
+}
+
+// Build is the function Build with the Cache's memory.
+func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
+	read, keep := c.reader(s)
+	defer keep()
+	x, problems := newIndex(s, settings, read)
+	config := Config{Certificates: x.certificates.list()}
+	used := map[string]servicePort{}
+	for _, name := range x.hosts() {
+		host, ports, more := x.buildHost(name)
+		config.Hosts = append(config.Hosts, host)
+		problems = append(problems, more...)
+		for _, p := range ports {
+			used[p.name()] = p
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(used)) {
+		set, more := buildEndpoints(used[name], s.Endpoints[used[name].service])
+		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: name})
+		config.EndpointSets = append(config.EndpointSets, set)
+		problems = append(problems, more...)
+	}
+	return config, model.SortProblems(problems)
+}
+
+// An index is what all hosts need to know of a snapshot.
+type index struct {
+	snapshot *model.Snapshot
+	// byHost holds the requests with rules for a host, oldest first.
+	byHost       map[string][]*request
+	certificates *certificates
+	// fallback is the request whose default backend serves what nobody asked for; may be nil.
+	fallback *request
+}
+
+func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, []model.Problem) {
+	x := &index{snapshot: s, byHost: map[string][]*request{}}
+	classes := newClasses(s, settings)
+	problems := classes.problems()
+	var requests []*request
+	for key, ing := range s.Ingresses {
+		if ing == nil || classes.foreign(className(ing)) != "" {
+			continue
+		}
+		r, more := newRequest(key, ing)
+		requests = append(requests, r)
+		problems = append(problems, more...)
+	}
+	slices.SortFunc(requests, older)
+	for _, r := range requests {
+		for host := range r.paths {
+			x.byHost[host] = append(x.byHost[host], r)
+		}
+	}
+	x.fallback = oldestDefault(requests)
+	problems = append(problems, unusedDefaults(requests, x.fallback)...)
+	var more []model.Problem
+	x.certificates, more = buildCertificates(settings, requests, read)
+	return x, append(problems, more...)
+}
+
+// oldestDefault returns the first request that has a default backend, those before that can work as written.
+func oldestDefault(requests []*request) *request {
+	var broken *request
+	for _, r := range requests {
+		switch {
+		case r.fallback == nil:
+		case permanent(r.fallback) == nil:
+			return r
+		case broken == nil:
+			broken = r
+		}
+	}
+	return broken
+}
+
+// unusedDefaults reports requests whose default backend is never reached, since they have no host of their own.
+func unusedDefaults(requests []*request, winner *request) []model.Problem {
+	var problems []model.Problem
+	for _, r := range requests {
+		_, catchAll := r.paths[CatchAll]
+		if r.fallback == nil || r == winner || len(r.paths) > 1 || len(r.paths) == 1 && !catchAll {
+			continue
+		}
+		problems = append(problems, model.Problemf(model.Ref("Ingress", r.key), "DefaultBackendConflict",
+			"requests that match no rule go to the default backend of Ingress %s, which comes first", winner.key))
+	}
+	return problems
+}
+
+// hosts returns the names of all hosts, sorted: those that have rules, the catch-all, and the names for which an
+// Ingress without rules for them wants https, as with a default backend and a TLS entry.
+func (x *index) hosts() []string {
+	names := slices.Collect(maps.Keys(x.byHost))
+	names = append(names, CatchAll)
+	for name := range x.certificates.byName {
+		if x.redirects(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// redirects reports whether plain http requests for a host are to be sent to https: an Ingress that serves it
+// has a TLS entry that names it.
+func (x *index) redirects(name string) bool {
+	wants := func(r *request) bool { return r != nil && r.redirects(name) }
+	rules := x.rulesOf(name)
+	return slices.ContainsFunc(x.byHost[rules], wants) || rules == CatchAll && wants(x.fallback)
+}
+
+// rulesOf returns the host whose rules serve name: itself, the wildcard above it, or the catch-all. A host with
+// rules does not fall through to a wider one.
+func (x *index) rulesOf(name string) string {
+	for _, host := range []string{name, wildcardOf(name)} {
+		if len(x.byHost[host]) > 0 {
+			return host
+		}
+	}
+	return CatchAll
+}
+
+// buildHost says what is served under one host name, and by which Service ports.
+func (x *index) buildHost(name string) (Host, []servicePort, []model.Problem) {
+	rules := x.rulesOf(name)
+	requests := x.byHost[rules]
+	host := Host{Name: name, Certificate: x.certificates.of(name), RedirectHTTPS: x.redirects(name)}
+	var problems []model.Problem
+	var ports []servicePort
+	add := func(p path) {
+		route, port, problem := x.buildRoute(rules, p)
+		host.Routes = append(host.Routes, route)
+		if problem != nil {
+			problems = append(problems, *problem)
+			return
+		}
+		ports = append(ports, port)
+	}
+	paths, lost := contest(rules, requests)
+	problems = append(problems, lost...)
+	for _, p := range paths {
+		add(p)
+	}
+	if n := len(paths); n == 0 || paths[n-1].match != Prefix || paths[n-1].path != "/" {
+		if r := x.fallbackOf(rules, requests); r != nil {
+			add(path{match: Prefix, path: "/", backend: r.fallback, from: r})
+		} else {
+			host.Routes = append(host.Routes, Route{Match: Prefix, Path: "/", Status: 404})
+			problems = append(problems, emptyRules(rules, requests)...)
+		}
+	}
+	for _, r := range requests {
+		host.Ingresses = append(host.Ingresses, r.key)
+	}
+	for _, route := range host.Routes {
+		if route.Origin.Name != "" {
+			host.Ingresses = append(host.Ingresses, route.Origin)
+		}
+	}
+	slices.SortFunc(host.Ingresses, model.CompareKeys)
+	host.Ingresses = slices.Compact(host.Ingresses)
+	return host, ports, problems
+}
+
+// fallbackOf returns the request whose default backend serves the paths of a host that no rule matches: the
+// oldest of those that have rules for it, else the one for the whole gateway; nil if there is none.
+func (x *index) fallbackOf(host string, requests []*request) *request {
+	if host != CatchAll {
+		if own := oldestDefault(requests); own != nil {
+			return own
+		}
+	}
+	return x.fallback
+}
+
+// contest puts the paths of a host in the order in which they are tried. Where two are equal, the one of the
+// oldest Ingress stands, but not one that cannot work as it is written.
+func contest(host string, requests []*request) ([]path, []model.Problem) {
+	var all []path
+	for _, r := range requests {
+		all = append(all, r.paths[host]...)
+	}
+	slices.SortStableFunc(all, func(a, b path) int {
+		return cmp.Or(comparePaths(a, b), compareBool(permanent(a.backend) != nil, permanent(b.backend) != nil))
+	})
+	var won []path
+	var problems []model.Problem
+	for _, p := range all {
+		if len(won) == 0 || comparePaths(won[len(won)-1], p) != 0 {
+			won = append(won, p)
+			continue
+		}
+		winner := won[len(won)-1].from.key
+		by := "by Ingress " + winner.String() + ", which comes first"
+		switch {
+		case winner == p.from.key && sameBackend(won[len(won)-1].backend, p.backend):
+			continue // said twice, served once
+		case winner == p.from.key:
+			by = "by an earlier path of the same Ingress"
+		}
+		problems = append(problems, model.Problemf(model.Ref("Ingress", p.from.key), "PathConflict",
+			"host %s: %s %s is served %s; this one is ignored", host, p.match, p.path, by))
+	}
+	return won, problems
+}
+
+// comparePaths orders paths as they are tried: Exact before Prefix, longer before shorter.
+func comparePaths(a, b path) int {
+	return cmp.Or(
+		cmp.Compare(a.match, b.match),
+		cmp.Compare(len(b.path), len(a.path)),
+		strings.Compare(a.path, b.path),
+	)
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+func sameBackend(a, b *networkingv1.IngressBackend) bool {
+	return a.Service != nil && b.Service != nil && *a.Service == *b.Service
+}
+
+// acmePath is where ACME HTTP-01 challenges are answered (RFC 8555 section 8.3).
+const acmePath = "/.well-known/acme-challenge"
+
+// buildRoute turns a path into a Route. One whose backend is refused answers 503 on exactly that path: a wider
+// path must not answer in its place.
+func (x *index) buildRoute(host string, p path) (Route, servicePort, *model.Problem) {
+	route := Route{
+		Match:  p.match,
+		Path:   p.path,
+		Plain:  p.path == acmePath || strings.HasPrefix(p.path, acmePath+"/"),
+		Origin: p.from.key,
+	}
+	port, refused := resolve(x.snapshot.Services, p.from.key.Namespace, p.backend)
+	if p.from.refused != nil {
+		refused = p.from.refused
+	}
+	if refused != nil {
+		route.Status = 503
+		where := fmt.Sprintf("host %s, %s %s answers", host, p.match, p.path)
+		if p.backend == p.from.fallback {
+			where = "requests for the default backend are answered" // by every host in the same words: one Problem
+		}
+		problem := model.Problemf(model.Ref("Ingress", p.from.key), refused.reason, "%s; %s 503", refused.message, where)
+		return route, port, &problem
+	}
+	route.Backend = port.name()
+	return route, port, nil
+}
+
+// emptyRules reports rules of a host that have no paths and no default backend to send requests to.
+func emptyRules(host string, requests []*request) []model.Problem {
+	var problems []model.Problem
+	for _, r := range requests {
+		if len(r.paths[host]) == 0 {
+			problems = append(problems, model.Problemf(model.Ref("Ingress", r.key), "NothingToServe",
+				"host %s: there is no valid path and no default backend", host))
+		}
+	}
+	return problems
+}

@@ -1,0 +1,106 @@
+package gateway
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Check says where a Config breaks the promises of its type. Build keeps them for every snapshot; tests of other
+// packages that make Configs by hand may ask as well.
+func Check(c Config) error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	sorted(bad, "host", c.Hosts, func(h Host) string { return h.Name })
+	sorted(bad, "certificate", c.Certificates, func(c Certificate) string { return c.Name })
+	sorted(bad, "backend", c.Backends, func(b Backend) string { return b.Name })
+	sorted(bad, "endpoint set", c.EndpointSets, func(s EndpointSet) string { return s.Name })
+
+	certificates := map[string]bool{}
+	serverNames := map[string]string{}
+	for _, certificate := range c.Certificates {
+		certificates[certificate.Name] = true
+		for _, name := range certificate.ServerNames {
+			if other, ok := serverNames[name]; ok {
+				bad("server name %s has the certificates %s and %s", name, other, certificate.Name)
+			}
+			if name != strings.ToLower(name) {
+				bad("server name %s is not lower case", name)
+			}
+			serverNames[name] = certificate.Name
+		}
+	}
+	if !certificates[DefaultCertificateName] {
+		bad("there is no default certificate")
+	}
+	used := map[string]bool{}
+	for _, h := range c.Hosts {
+		if !certificates[h.Certificate] {
+			bad("host %s has the unknown certificate %q", h.Name, h.Certificate)
+		}
+		checkRoutes(bad, h, used)
+	}
+	checkUse(bad, c, used)
+	return errors.Join(errs...)
+}
+
+func sorted[T any](bad func(string, ...any), kind string, list []T, name func(T) string) {
+	for i := 1; i < len(list); i++ {
+		if name(list[i-1]) >= name(list[i]) {
+			bad("%s %q stands before %q", kind, name(list[i-1]), name(list[i]))
+		}
+	}
+}
+
+func checkRoutes(bad func(string, ...any), h Host, used map[string]bool) {
+	if len(h.Routes) == 0 || h.Routes[len(h.Routes)-1].Match != Prefix || h.Routes[len(h.Routes)-1].Path != "/" {
+		bad("host %s does not end with a route for everything", h.Name)
+	}
+	for i, r := range h.Routes {
+		if r.Backend != "" {
+			used[r.Backend] = true
+		}
+		if (r.Backend == "") == (r.Status == 0) {
+			bad("host %s: %s %s needs either backend or status", h.Name, r.Match, r.Path)
+		}
+		if !strings.HasPrefix(r.Path, "/") || r.Match == Prefix && r.Path != "/" && strings.HasSuffix(r.Path, "/") {
+			bad("host %s: path %q of %s", h.Name, r.Path, r.Match)
+		}
+		if i == 0 {
+			continue
+		}
+		last := h.Routes[i-1]
+		if cmp.Or(cmp.Compare(last.Match, r.Match), cmp.Compare(len(r.Path), len(last.Path)), strings.Compare(last.Path, r.Path)) >= 0 {
+			bad("host %s: %s %s stands before %s %s", h.Name, last.Match, last.Path, r.Match, r.Path)
+		}
+	}
+}
+
+func checkUse(bad func(string, ...any), c Config, used map[string]bool) {
+	sets := map[string]bool{}
+	for _, b := range c.Backends {
+		if !used[b.Name] {
+			bad("no route uses backend %s", b.Name)
+		}
+		delete(used, b.Name)
+		sets[b.Endpoints] = true
+	}
+	for name := range used {
+		bad("backend %s is missing", name)
+	}
+	for _, s := range c.EndpointSets {
+		if !sets[s.Name] {
+			bad("no backend uses endpoint set %s", s.Name)
+		}
+		delete(sets, s.Name)
+		if !slices.IsSortedFunc(s.Addresses, netip.AddrPort.Compare) {
+			bad("endpoint set %s is not sorted", s.Name)
+		}
+	}
+	for name := range sets {
+		bad("endpoint set %s is missing", name)
+	}
+}

@@ -1,0 +1,209 @@
+package gateway
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"hythe.dev/hythe/internal/model"
+)
+
+// A request is what one Ingress asks for, checked as far as the Ingress alone tells.
+type request struct {
+	key     model.Key
+	ingress *networkingv1.Ingress
+	// paths holds the valid paths by host, in the order of the Ingress. A host whose paths are all invalid, or
+	// that has none, is in it too: it is claimed.
+	paths map[string][]path
+	// fallback is spec.defaultBackend.
+	fallback *networkingv1.IngressBackend
+	tls      []tlsRequest
+	// plain is set where an annotation switches the redirect to https off.
+	plain bool
+	// refused is set where an annotation asks for protection that is not there yet: then all paths answer 503,
+	// for an open door is not what was asked for.
+	refused *refusal
+}
+
+// A path is one path of a request.
+type path struct {
+	match   PathMatch
+	path    string
+	backend *networkingv1.IngressBackend
+	from    *request
+}
+
+// A tlsRequest is one entry of spec.tls.
+type tlsRequest struct {
+	// hosts are names as of checkHost; when empty, those that the certificate itself names are meant.
+	hosts []string
+	// secret has no name where the default certificate is asked for.
+	secret model.Key
+}
+
+// newRequest reads an Ingress. What is wrong with it costs the smallest part: one path, one rule, one
+// name.
+func newRequest(key model.Key, ing *networkingv1.Ingress) (*request, []model.Problem) {
+	r := &request{key: key, ingress: ing, paths: map[string][]path{}, fallback: ing.Spec.DefaultBackend}
+	r.plain = strings.EqualFold(ing.Annotations[nginxPrefix+"ssl-redirect"], "false")
+	var problems []model.Problem
+	report := func(reason, format string, args ...any) {
+		problems = append(problems, model.Problemf(model.Ref("Ingress", key), reason, format, args...))
+	}
+	if strings.EqualFold(ing.Annotations[nginxPrefix+"canary"], "true") {
+		// It repeats paths of another Ingress, to take a share of the requests. As an ordinary one it would take
+		// all or none, by age.
+		report("CanaryNotSupported", "canaries are not supported; it is left out")
+		r.fallback = nil
+		return r, problems
+	}
+	r.refused = protection(ing)
+	for _, rule := range ing.Spec.Rules {
+		host := CatchAll
+		if rule.Host != "" {
+			var err error
+			if host, err = checkHost(rule.Host); err != nil {
+				report("InvalidHost", "host %s %v; its rule is ignored", quote(rule.Host), err)
+				continue
+			}
+		}
+		r.readPaths(host, rule.HTTP, report)
+	}
+	for _, entry := range ing.Spec.TLS {
+		if t, ok := r.readTLS(entry, report); ok {
+			r.tls = append(r.tls, t)
+		}
+	}
+	if len(ing.Spec.Rules) == 0 && ing.Spec.DefaultBackend == nil {
+		report("NothingToServe", "it has neither rules nor a default backend")
+	}
+	if ignored := ignoredAnnotations(ing); len(ignored) > 0 {
+		report("AnnotationsIgnored", "these annotations have no effect: %s", firstFew(ignored))
+	}
+	return r, problems
+}
+
+func (r *request) readPaths(host string, rule *networkingv1.HTTPIngressRuleValue, report reportFunc) {
+	r.paths[host] = r.paths[host][:len(r.paths[host]):len(r.paths[host])]
+	if rule == nil {
+		return
+	}
+	for i := range rule.Paths {
+		p := &rule.Paths[i]
+		match, text, notes, err := checkPath(p.Path, p.PathType)
+		if err != nil {
+			report("InvalidPath", "host %s: path %s %v; it is ignored", host, quote(p.Path), err)
+			continue
+		}
+		for _, note := range notes {
+			report(note.reason, "host %s, path %s: %s", host, quote(p.Path), note.message)
+		}
+		r.paths[host] = append(r.paths[host], path{match: match, path: text, backend: &p.Backend, from: r})
+	}
+}
+
+// readTLS reads one entry of spec.tls. It returns false if none of its names is valid.
+func (r *request) readTLS(entry networkingv1.IngressTLS, report reportFunc) (tlsRequest, bool) {
+	var t tlsRequest
+	if entry.SecretName != "" {
+		t.secret = model.Key{Namespace: r.key.Namespace, Name: entry.SecretName}
+	}
+	for _, name := range entry.Hosts {
+		host, err := checkHost(name)
+		if err != nil {
+			report("InvalidHost", "TLS host %s %v; it is ignored", quote(name), err)
+			continue
+		}
+		t.hosts = append(t.hosts, host)
+	}
+	if len(entry.Hosts) == 0 {
+		for host := range r.paths {
+			if host != CatchAll {
+				t.hosts = append(t.hosts, host)
+			}
+		}
+		slices.Sort(t.hosts)
+		return t, true
+	}
+	return t, len(t.hosts) > 0
+}
+
+// A reportFunc adds a Problem of the object at hand.
+type reportFunc func(reason, format string, args ...any)
+
+// redirects reports whether the request asks that plain http requests to host be sent to https.
+func (r *request) redirects(host string) bool {
+	if r.plain || host == CatchAll {
+		return false
+	}
+	return slices.ContainsFunc(r.tls, func(t tlsRequest) bool {
+		return slices.ContainsFunc(t.hosts, func(pattern string) bool { return covers(pattern, host) })
+	})
+}
+
+// nginxPrefix begins the annotations of ingress-nginx, which many Ingresses carry.
+const nginxPrefix = "nginx.ingress.kubernetes.io/"
+
+// ignoredAnnotations lists the annotations that change what is served under ingress-nginx and not here.
+func ignoredAnnotations(ing *networkingv1.Ingress) []string {
+	var out []string
+	for name, value := range ing.Annotations {
+		option, found := strings.CutPrefix(name, nginxPrefix)
+		switch {
+		case !found,
+			option == "ssl-redirect",
+			option == "backend-protocol" && strings.EqualFold(value, "HTTP"),
+			slices.Contains(protections(), option):
+		default:
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// older orders Ingresses by age: the oldest first, those without a creation time last, then by namespace and name.
+func older(a, b *request) int {
+	x, y := a.ingress.CreationTimestamp, b.ingress.CreationTimestamp
+	if x.IsZero() != y.IsZero() {
+		if y.IsZero() {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(x.Compare(y.Time), model.CompareKeys(a.key, b.key))
+}
+
+// protections are the annotations of ingress-nginx that restrict who may come in.
+func protections() []string {
+	return []string{
+		"allowlist-source-range", "auth-tls-secret", "auth-type", "auth-url", "denylist-source-range", "whitelist-source-range",
+	}
+}
+
+// protection returns a refusal if an annotation asks for a protection, since Hythe knows none of them yet.
+func protection(ing *networkingv1.Ingress) *refusal {
+	var asked []string
+	for _, option := range protections() {
+		if ing.Annotations[nginxPrefix+option] != "" {
+			asked = append(asked, nginxPrefix+option)
+		}
+	}
+	if len(asked) == 0 {
+		return nil
+	}
+	return &refusal{"ProtectionNotSupported",
+		"it must not be served without the protection of " + strings.Join(asked, ", ") + ", which is not supported"}
+}
+
+// quote quotes what an Ingress says, shortened: Problems go into Events, which hold about a kilobyte.
+func quote(text string) string {
+	const most = 100
+	if len(text) > most {
+		return strconv.Quote(text[:most]) + "…"
+	}
+	return strconv.Quote(text)
+}
