@@ -1,0 +1,160 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// sendBuffer bounds a batch: 100,000 elements have some 10 MB.
+	sendBuffer = 64 << 20
+	// receiveBuffer bounds what may wait: dumps, and notifications while a repair runs.
+	receiveBuffer = 16 << 20
+	// replyTimeout is how long the kernel may take for a batch. A big one needs a second on a slow machine.
+	replyTimeout = 30 * time.Second
+)
+
+// A conn is a netlink socket to nftables. An owned table belongs to the socket, so it stays open.
+type conn struct {
+	*netlink.Conn
+}
+
+// dial opens a socket in the network namespace netns, or in that of the calling thread if it is 0.
+func dial(netns int) (conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+	if err != nil {
+		return conn{}, fmt.Errorf("open netlink socket: %w", err)
+	}
+	// Errors come without a copy of the failed message, which may be long. The buffers are best effort: what does
+	// not fit is an error of the batch, and shown.
+	_ = c.SetOption(netlink.CapAcknowledge, true)
+	_ = c.SetWriteBuffer(sendBuffer)
+	_ = c.SetReadBuffer(receiveBuffer)
+	return conn{c}, nil
+}
+
+// batch sends messages as one transaction, and returns why the kernel refused it: the errno of the first message that
+// it did not take.
+func (c conn) batch(messages []netlink.Message) error {
+	all := make([]netlink.Message, 0, len(messages)+2)
+	edge := func(typ uint16) netlink.Message {
+		return netlink.Message{
+			Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request},
+			Data:   generic(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES),
+		}
+	}
+	all = append(all, edge(unix.NFNL_MSG_BATCH_BEGIN))
+	all = append(all, messages...)
+	all = append(all, edge(unix.NFNL_MSG_BATCH_END))
+	// The kernel reports each failed message in any case; an acknowledgement of the last one says that all is done.
+	all[len(messages)].Header.Flags |= netlink.Acknowledge
+	sent, err := c.SendMessages(all)
+	if err != nil {
+		return fmt.Errorf("send batch: %w", err)
+	}
+	return c.outcome(sent[0].Header.Sequence, sent[len(messages)].Header.Sequence)
+}
+
+// outcome reads replies until the one to the message numbered last, or one to the batch as a whole, numbered first.
+func (c conn) outcome(first, last uint32) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("read outcome of batch: %w", err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(replyTimeout)); err != nil {
+		return fmt.Errorf("read outcome of batch: %w", err)
+	}
+	defer func() { _ = c.SetReadDeadline(time.Time{}) }()
+	var failed error
+	buf := make([]byte, 64<<10)
+	for {
+		n := 0
+		var readErr error
+		err := raw.Read(func(fd uintptr) bool {
+			n, _, readErr = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			return !errors.Is(readErr, unix.EAGAIN) && !errors.Is(readErr, unix.EINTR)
+		})
+		if err := errors.Join(err, readErr); err != nil {
+			return fmt.Errorf("read outcome of batch: %w", err)
+		}
+		replies, err := syscall.ParseNetlinkMessage(buf[:n])
+		if err != nil {
+			return fmt.Errorf("read outcome of batch: %w", err)
+		}
+		for _, r := range replies {
+			if r.Header.Type != unix.NLMSG_ERROR || len(r.Data) < 4 || r.Header.Seq-first > last-first {
+				continue
+			}
+			errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(r.Data)))
+			if errno != 0 && failed == nil {
+				failed = errno
+			}
+			if r.Header.Seq == last || r.Header.Seq == first && errno != 0 {
+				return failed
+			}
+		}
+	}
+}
+
+// canOwn says whether the kernel knows tables with an owner that they survive. The transaction leaves nothing.
+func (c conn) canOwn() bool {
+	const probe = "hythe-probe"
+	return c.batch([]netlink.Message{newTable(probe, "", tableOwner|tablePersist), deleteTable(probe)}) == nil
+}
+
+// dump asks for all objects of a kind, again if they changed meanwhile.
+func (c conn) dump(typ uint16, a attrs) ([]netlink.Message, error) {
+	for try := 0; ; try++ {
+		messages, err := c.Execute(message(typ, netlink.Dump, a))
+		if err == nil && !interrupted(messages) {
+			return messages, nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) || try == 10 {
+			return nil, errors.Join(err, errors.New("no consistent answer"))
+		}
+	}
+}
+
+func interrupted(messages []netlink.Message) bool {
+	for _, m := range messages {
+		if m.Header.Flags&netlink.DumpInterrupted != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// listen opens a socket that hears what others than the socket numbered self change in nftables.
+func listen(netns int, self uint32) (conn, error) {
+	c, err := dial(netns)
+	if err != nil {
+		return conn{}, err
+	}
+	// Without the filter a big batch of our own would fill the buffer. The sender is the fourth word of the header
+	// in the machine's byte order; a BPF load has the network's.
+	own := binary.BigEndian.Uint32(native(self))
+	filter, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 12, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: own, SkipTrue: 1},
+		bpf.RetConstant{Val: 1 << 31},
+		bpf.RetConstant{Val: 0},
+	})
+	if err == nil {
+		err = c.SetBPF(filter)
+	}
+	if err == nil {
+		err = c.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	if err != nil {
+		_ = c.Close()
+		return conn{}, fmt.Errorf("listen to nftables: %w", err)
+	}
+	return c, nil
+}

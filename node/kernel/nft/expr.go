@@ -1,0 +1,208 @@
+package nft
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// A rule is a list of expressions, each in its netlink form, with a comment that nft shows.
+type rule struct {
+	comment string
+	exprs   [][]byte
+}
+
+// say makes a rule of parts.
+func say(comment string, parts ...[][]byte) rule {
+	r := rule{comment: comment}
+	for _, p := range parts {
+		r.exprs = append(r.exprs, p...)
+	}
+	return r
+}
+
+// marshal turns expressions into their netlink form. The expressions are constants of this package: that they can be
+// marshalled does not depend on any input.
+func marshal(exprs ...expr.Any) [][]byte {
+	out := make([][]byte, len(exprs))
+	for i, e := range exprs {
+		b, err := expr.Marshal(unix.NFPROTO_INET, e)
+		if err != nil {
+			panic(fmt.Sprintf("marshal nftables expression %T: %v", e, err))
+		}
+		out[i] = b
+	}
+	return out
+}
+
+// reg is the first of the 32-bit registers; a concatenation uses it and those after it.
+const reg = unix.NFT_REG32_00
+
+// A family is what differs between IPv4 and IPv6.
+type family struct {
+	digit        string // ends the names of sets and chains
+	proto        byte   // NFPROTO_IPV4 or NFPROTO_IPV6
+	addr         nftables.SetDatatype
+	saddr, daddr uint32 // offsets in the header
+	icmp, echo   byte   // protocol and type of an echo request
+	ctDst        uint32 // the conntrack key of the original destination
+	loopback     []byte // a prefix of addresses that are the host's own affair
+}
+
+func families() []family {
+	return []family{
+		{"4", unix.NFPROTO_IPV4, nftables.TypeIPAddr, 12, 16, unix.IPPROTO_ICMP, 8, unix.NFT_CT_DST_IP, []byte{127}},
+		{"6", unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 8, 24, unix.IPPROTO_ICMPV6, 128, unix.NFT_CT_DST_IP6,
+			[]byte{15: 1}},
+	}
+}
+
+// after is the register that follows an address which is loaded into reg.
+func (f family) after() uint32 { return reg + f.addr.Bytes/4 }
+
+// is matches packets of the family.
+func (f family) is() [][]byte {
+	return marshal(
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{f.proto}})
+}
+
+// load puts the source or destination address (by its offset) into a register.
+func (f family) load(offset, register uint32) [][]byte {
+	return marshal(&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.addr.Bytes,
+		DestRegister: register})
+}
+
+// from and to match packets whose source or destination is in a set.
+func (f family) from(set string) [][]byte { return concat(f.is(), f.load(f.saddr, reg), in(set)) }
+func (f family) to(set string) [][]byte   { return concat(f.is(), f.load(f.daddr, reg), in(set)) }
+
+// notLoopback matches packets that do not go to a loopback address.
+func (f family) notLoopback() [][]byte {
+	return concat(f.is(), marshal(
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: uint32(len(f.loopback)), DestRegister: reg},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: f.loopback}))
+}
+
+// echoRequest matches ICMP echo requests.
+func (f family) echoRequest() [][]byte {
+	return concat(f.is(), protocol(f.icmp), marshal(
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1, DestRegister: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{f.echo}}))
+}
+
+// originallyTo matches flows whose first packet came in with a destination in a set. The library's conntrack
+// expression has no direction for this key.
+func (f family) originallyTo(set string) [][]byte {
+	var a attrs
+	a.text(unix.NFTA_EXPR_NAME, "ct")
+	a.nest(unix.NFTA_EXPR_DATA, func() {
+		a.be32(unix.NFTA_CT_KEY, f.ctDst)
+		a.be32(unix.NFTA_CT_DREG, reg)
+		a.bytes(unix.NFTA_CT_DIRECTION, []byte{0})
+	})
+	return concat([][]byte{a}, in(set))
+}
+
+// dnat translates to the address in reg and, if there is one, the port in the register port.
+func (f family) dnat(port uint32) [][]byte {
+	return marshal(&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.proto), RegAddrMin: reg, RegProtoMin: port,
+		Specified: port != 0})
+}
+
+func concat(parts ...[][]byte) [][]byte { return say("", parts...).exprs }
+
+// in matches if what reg begins is in a set.
+func in(set string) [][]byte { return marshal(&expr.Lookup{SourceRegister: reg, SetName: set}) }
+
+// lookup replaces what reg begins by what a map has for it, or ends the rule.
+func lookup(name string) [][]byte {
+	return marshal(&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: reg, IsDestRegSet: true})
+}
+
+// vmap goes where a verdict map says for what reg begins, or ends the rule.
+func vmap(name string) [][]byte {
+	return marshal(&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
+}
+
+// protocolPort loads protocol and destination port into two registers.
+func protocolPort(register uint32) [][]byte {
+	return marshal(
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: register + 1})
+}
+
+// protocolOriginalPort loads protocol and the destination port that the flow's first packet came in with.
+func protocolOriginalPort() [][]byte {
+	return marshal(
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Ct{Key: expr.CtKeyPROTODST, Register: reg + 1, Direction: 0})
+}
+
+// random loads a number from 0 to n-1.
+func random(register, n uint32) [][]byte {
+	return marshal(&expr.Numgen{Register: register, Modulus: n, Type: unix.NFT_NG_RANDOM})
+}
+
+func protocol(p byte) [][]byte {
+	return marshal(
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{p}})
+}
+
+// toThisNode matches packets to an address of this node.
+func toThisNode() [][]byte {
+	return marshal(
+		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(unix.RTN_LOCAL)})
+}
+
+// conntrack matches if one of the bits of a conntrack key is set.
+func conntrack(key expr.CtKey, bits uint32) [][]byte {
+	return marshal(
+		&expr.Ct{Key: key, Register: reg},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(bits), Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: native(0)})
+}
+
+func state(bits uint32) [][]byte { return conntrack(expr.CtKeySTATE, bits) }
+
+// translated matches flows whose destination was changed (IPS_DST_NAT).
+func translated() [][]byte { return conntrack(expr.CtKeySTATUS, 1<<5) }
+
+// outByPrefix matches packets that leave by an interface whose name begins so.
+func outByPrefix(prefix string) [][]byte {
+	return marshal(
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(prefix)})
+}
+
+// outBy matches packets that leave by an interface of this name.
+func outBy(name string) [][]byte { return outByPrefix(interfaceName(name)) }
+
+// outByAny matches packets that leave by an interface in a set, or by one that is not in it.
+func outByAny(set string, member bool) [][]byte {
+	return marshal(
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg},
+		&expr.Lookup{SourceRegister: reg, SetName: set, Invert: !member})
+}
+
+func jump(chain string) [][]byte { return verdict(expr.VerdictJump, chain) }
+func goTo(chain string) [][]byte { return verdict(expr.VerdictGoto, chain) }
+func accept() [][]byte           { return verdict(expr.VerdictAccept, "") }
+func drop() [][]byte             { return verdict(expr.VerdictDrop, "") }
+
+func verdict(kind expr.VerdictKind, chain string) [][]byte {
+	return marshal(&expr.Verdict{Kind: kind, Chain: chain})
+}
+
+// masquerade takes a random source port: two flows at the same moment would else often choose the same.
+func masquerade() [][]byte { return marshal(&expr.Masq{FullyRandom: true}) }
+
+func resetTCP() [][]byte { return marshal(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}) }
+
+func portUnreachable() [][]byte {
+	return marshal(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH})
+}

@@ -1,0 +1,219 @@
+package nft
+
+import (
+	"encoding/binary"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// tableName is the one table that this package writes.
+const tableName = "hythe"
+
+// Attributes and flags of linux/netfilter/nf_tables.h that golang.org/x/sys does not have.
+const (
+	attrTableUserData = 6
+	attrTypeMask      = 0x3fff
+	tableOwner        = 0x2
+	tablePersist      = 0x4
+	verdictDrop       = 0          // NF_DROP
+	verdictGoto       = 0xfffffffc // NFT_GOTO, -4
+)
+
+// attrs is a list of netlink attributes in the making.
+type attrs []byte
+
+func (a *attrs) bytes(typ uint16, data []byte) {
+	*a = binary.NativeEndian.AppendUint16(*a, uint16(unix.SizeofNlAttr+len(data)))
+	*a = binary.NativeEndian.AppendUint16(*a, typ)
+	*a = append(*a, data...)
+	for len(*a)%unix.NLA_ALIGNTO != 0 {
+		*a = append(*a, 0)
+	}
+}
+
+// text adds a string with the trailing zero that nftables expects.
+func (a *attrs) text(typ uint16, s string) { a.bytes(typ, append([]byte(s), 0)) }
+
+func (a *attrs) be32(typ uint16, v uint32) { a.bytes(typ, binary.BigEndian.AppendUint32(nil, v)) }
+
+// nest adds an attribute made of what fill adds.
+func (a *attrs) nest(typ uint16, fill func()) {
+	start := len(*a)
+	a.bytes(typ|unix.NLA_F_NESTED, nil)
+	fill()
+	binary.NativeEndian.PutUint16((*a)[start:], uint16(len(*a)-start))
+}
+
+// each calls f with the type and the data of each attribute of b, and stops at what is none.
+func each(b []byte, f func(typ uint16, data []byte)) {
+	for len(b) >= unix.SizeofNlAttr {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofNlAttr || size > len(b) {
+			return
+		}
+		f(binary.NativeEndian.Uint16(b[2:])&attrTypeMask, b[unix.SizeofNlAttr:size])
+		b = b[min(len(b), (size+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1)):]
+	}
+}
+
+// message makes a request about the family inet.
+func message(typ uint16, flags netlink.HeaderFlags, a attrs) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ),
+			Flags: netlink.Request | flags,
+		},
+		Data: append(generic(unix.NFPROTO_INET, 0), a...),
+	}
+}
+
+// generic is struct nfgenmsg.
+func generic(family byte, resource uint16) []byte {
+	return binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
+}
+
+func newTable(name, comment string, flags uint32) netlink.Message {
+	var a attrs
+	a.text(unix.NFTA_TABLE_NAME, name)
+	a.be32(unix.NFTA_TABLE_FLAGS, flags)
+	a.bytes(attrTableUserData, userdata.AppendString(nil, userdata.TypeComment, comment))
+	return message(unix.NFT_MSG_NEWTABLE, netlink.Create, a)
+}
+
+func deleteTable(name string) netlink.Message {
+	var a attrs
+	a.text(unix.NFTA_TABLE_NAME, name)
+	return message(unix.NFT_MSG_DELTABLE, 0, a)
+}
+
+func newSet(s set, id uint32) netlink.Message {
+	var flags uint32
+	if s.interval {
+		flags |= unix.NFT_SET_INTERVAL
+	}
+	if s.isMap() {
+		flags |= unix.NFT_SET_MAP
+	}
+	var a attrs
+	a.text(unix.NFTA_SET_TABLE, tableName)
+	a.text(unix.NFTA_SET_NAME, s.name)
+	a.be32(unix.NFTA_SET_FLAGS, flags)
+	a.be32(unix.NFTA_SET_KEY_TYPE, s.key.magic())
+	a.be32(unix.NFTA_SET_KEY_LEN, s.key.size())
+	switch {
+	case s.verdicts:
+		a.be32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
+		a.be32(unix.NFTA_SET_DATA_LEN, 16) // NFT_REG_SIZE
+	case s.isMap():
+		a.be32(unix.NFTA_SET_DATA_TYPE, s.data.magic())
+		a.be32(unix.NFTA_SET_DATA_LEN, s.data.size())
+	}
+	a.be32(unix.NFTA_SET_ID, id)
+	if s.key.magic() == nftables.TypeIFName.GetNFTMagic() {
+		// nft shows names only if it is told that they are in the machine's byte order.
+		a.bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 1))
+	}
+	return message(unix.NFT_MSG_NEWSET, netlink.Create, a)
+}
+
+func newChain(c chain) netlink.Message {
+	var a attrs
+	a.text(unix.NFTA_CHAIN_TABLE, tableName)
+	a.text(unix.NFTA_CHAIN_NAME, c.name)
+	if c.kind != "" {
+		a.nest(unix.NFTA_CHAIN_HOOK, func() {
+			a.be32(unix.NFTA_HOOK_HOOKNUM, c.hook)
+			a.be32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
+		})
+		a.text(unix.NFTA_CHAIN_TYPE, c.kind)
+	}
+	return message(unix.NFT_MSG_NEWCHAIN, netlink.Create, a)
+}
+
+func newRule(chain string, r rule) netlink.Message {
+	var a attrs
+	a.text(unix.NFTA_RULE_TABLE, tableName)
+	a.text(unix.NFTA_RULE_CHAIN, chain)
+	a.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
+		for _, e := range r.exprs {
+			a.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e)
+		}
+	})
+	a.bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, r.comment))
+	return message(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, a)
+}
+
+// maxElements is how many bytes of elements go into one message: an attribute's length has 16 bits.
+const maxElements = 60_000
+
+// elementMessages returns the messages of type typ (NFT_MSG_NEWSETELEM or NFT_MSG_DELSETELEM) for elements of s.
+func elementMessages(typ uint16, s set, elements []element, values []string) []netlink.Message {
+	var flags netlink.HeaderFlags
+	if typ == unix.NFT_MSG_NEWSETELEM {
+		flags = netlink.Create
+	}
+	var out []netlink.Message
+	for len(elements) > 0 {
+		var list attrs
+		n := 0
+		for n < len(elements) && len(list) < maxElements {
+			value := ""
+			if values != nil {
+				value = values[n]
+			}
+			list.element(s, elements[n], value)
+			n++
+		}
+		var a attrs
+		a.text(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+		a.text(unix.NFTA_SET_ELEM_LIST_SET, s.name)
+		a.bytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, list)
+		out = append(out, message(typ, flags, a))
+		elements = elements[n:]
+		if values != nil {
+			values = values[n:]
+		}
+	}
+	return out
+}
+
+// element adds one element; an empty value is none.
+func (a *attrs) element(s set, e element, value string) {
+	a.nest(unix.NFTA_LIST_ELEM, func() {
+		a.nest(unix.NFTA_SET_ELEM_KEY, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.key)) })
+		if value == "" {
+			return
+		}
+		a.nest(unix.NFTA_SET_ELEM_DATA, func() {
+			if s.verdicts {
+				a.verdict(value)
+			} else {
+				a.bytes(unix.NFTA_DATA_VALUE, []byte(value))
+			}
+		})
+	})
+	if e.end == "" {
+		return
+	}
+	a.nest(unix.NFTA_LIST_ELEM, func() {
+		a.be32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		a.nest(unix.NFTA_SET_ELEM_KEY, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.end)) })
+	})
+}
+
+// dropVerdict is the value of an element that drops; any other value of a verdict map is a chain to go to.
+const dropVerdict = "drop"
+
+func (a *attrs) verdict(value string) {
+	a.nest(unix.NFTA_DATA_VERDICT, func() {
+		if value == dropVerdict {
+			a.be32(unix.NFTA_VERDICT_CODE, verdictDrop)
+			return
+		}
+		a.be32(unix.NFTA_VERDICT_CODE, verdictGoto)
+		a.text(unix.NFTA_VERDICT_CHAIN, value)
+	})
+}

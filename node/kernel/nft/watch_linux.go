@@ -1,0 +1,98 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// repairDelay collects the notifications of one foreign transaction.
+	repairDelay = 20 * time.Millisecond
+	// retryDelay is how long after a failed repair the next one is tried.
+	retryDelay = time.Second
+)
+
+// Run repairs the table whenever somebody else changed it, or may have, until ctx is done. What Set asked for last is
+// what it repairs to. It returns an error only if it cannot listen any more.
+func (t *Table) Run(ctx context.Context) error {
+	past := time.Unix(1, 0)
+	stop := context.AfterFunc(ctx, func() { _ = t.listener.SetReadDeadline(past) })
+	defer stop()
+	waiting := false
+	for ctx.Err() == nil {
+		messages, err := t.listener.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			waiting = !t.repair(ctx)
+			t.wakeIn(ctx, waiting, retryDelay)
+		case errors.Is(err, unix.ENOBUFS):
+			t.log.Warn("notifications of nftables were lost")
+			waiting = t.wakeOnce(ctx, waiting)
+		case err != nil:
+			return fmt.Errorf("listen to nftables: %w", err)
+		case concerns(messages):
+			waiting = t.wakeOnce(ctx, waiting)
+		}
+	}
+	return nil
+}
+
+// wakeOnce makes the next Receive end after repairDelay, unless one is to end already.
+func (t *Table) wakeOnce(ctx context.Context, waiting bool) bool {
+	if !waiting {
+		t.wakeIn(ctx, true, repairDelay)
+	}
+	return true
+}
+
+// wakeIn sets or clears the deadline of the listener. A ctx that is done has set it to the past; that must win.
+func (t *Table) wakeIn(ctx context.Context, set bool, d time.Duration) {
+	var at time.Time
+	if set {
+		at = time.Now().Add(d)
+	}
+	_ = t.listener.SetReadDeadline(at)
+	if ctx.Err() != nil {
+		_ = t.listener.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// concerns says whether one of the notifications is about our table. All kinds of objects name their table in their
+// first attribute.
+func concerns(messages []netlink.Message) bool {
+	found := false
+	for _, m := range messages {
+		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN || len(m.Data) < 4 {
+			continue
+		}
+		each(m.Data[4:], func(typ uint16, data []byte) {
+			found = found || typ == unix.NFTA_TABLE_NAME && zeroEnded(data) == tableName
+		})
+	}
+	return found
+}
+
+// repair reads the table and writes what is wrong with it. It says whether all is well again.
+func (t *Table) repair(ctx context.Context) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.wanted == nil {
+		return true
+	}
+	t.metrics.repairs.Inc()
+	t.log.Warn("somebody else changed table inet hythe: repairing it")
+	t.written = nil
+	if err := t.sync(ctx); err != nil {
+		t.log.Error("repair of table inet hythe failed", "error", err)
+		return false
+	}
+	return true
+}

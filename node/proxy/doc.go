@@ -1,0 +1,21 @@
+// Package proxy says what the Service datapath of one node has to hold: which address and port goes to which
+// endpoints. It replaces kube-proxy.
+//
+//	model.Snapshot ── Build ──> State ── kernel/nft.Table.Set ──> elements of maps in nftables
+//
+//	 client ──> 203.0.113.10 tcp 80 ──┐  Frontend                Backends
+//	 pod ─────> 10.96.0.10   tcp 80 ──┼─────────────> 10.244.1.2:8080, 10.244.2.2:8080
+//	 client ──> any node    tcp 30080 ┘
+//
+// Build is pure and works Service by Service. What each kind of frontend is given:
+//
+//   - ClusterIP: all usable endpoints; with internalTrafficPolicy Local those of this node.
+//   - NodePort and VIP: all usable endpoints; with externalTrafficPolicy Local those of this node for sources
+//     outside, and all of them for pods and for the node itself, as kube-proxy does.
+//
+// A frontend without endpoints is refused at once. The exception is externalTrafficPolicy Local while other nodes
+// have endpoints: packets from outside are then dropped without an answer, for a balancer that sends here is late,
+// and a reset would tell the client that the Service is gone.
+//
+// VIPs come from AddressClaims alone: nothing that a tenant can write (status, externalIPs) makes an address ours.
+package proxy

@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// Settings are what an administrator chooses for the datapath.
+type Settings struct {
+	// Overlay is the name of the overlay's interface. Packets from outside of the pod ranges that leave by it
+	// are masqueraded, so that the answer comes back the same way. Empty: there is no overlay.
+	Overlay string
+}
+
+// DefaultSettings returns the settings that hold where nothing else is said.
+func DefaultSettings() Settings { return Settings{Overlay: "hythe.vxlan"} }
+
+// A Protocol is an IP protocol number.
+type Protocol uint8
+
+// The protocols that a Service port can have.
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+// String is the protocol's name in lower case, as nft writes it.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	}
+	return "unknown"
+}
+
+// A Frontend is where a Service is reached. The unspecified address (0.0.0.0 or ::) stands for each address of
+// this node: such a frontend is a NodePort.
+type Frontend struct {
+	Addr     netip.Addr
+	Protocol Protocol
+	Port     uint16
+}
+
+// NodePort says whether f is a NodePort.
+func (f Frontend) NodePort() bool { return f.Addr.IsUnspecified() }
+
+// Compare orders frontends by address, protocol and port.
+func (f Frontend) Compare(o Frontend) int {
+	return cmp.Or(f.Addr.Compare(o.Addr), cmp.Compare(f.Protocol, o.Protocol), cmp.Compare(f.Port, o.Port))
+}
+
+// Backends are the endpoints behind a Frontend, sorted, all of the frontend's address family. They differ by the
+// source of a connection where externalTrafficPolicy is Local.
+type Backends struct {
+	// Outside is for sources that are neither pods nor this node. Where it is empty and Inside is not, packets
+	// from outside are dropped. Where both are empty the frontend is refused.
+	Outside []netip.AddrPort
+	// Inside is for the cluster's pods and this node.
+	Inside []netip.AddrPort
+}
+
+// Differ says whether sources inside get other endpoints than those outside.
+func (b Backends) Differ() bool { return !slices.Equal(b.Outside, b.Inside) }
+
+// Equal says whether b and o send every source to the same endpoints.
+func (b Backends) Equal(o Backends) bool {
+	return slices.Equal(b.Outside, o.Outside) && slices.Equal(b.Inside, o.Inside)
+}
+
+// A Set is a set of comparable things.
+type Set[T comparable] map[T]struct{}
+
+// State is all that the datapath of a node holds. Nobody changes it once Build returned it.
+type State struct {
+	Frontends map[Frontend]Backends
+	// Addresses are the Services' own addresses, ClusterIPs and VIPs. What goes to one and is no frontend, or one
+	// without endpoints, is refused, and never forwarded.
+	Addresses Set[netip.Addr]
+	// Pings maps each VIP to the address of this node that answers its ICMP echo requests.
+	Pings map[netip.Addr]netip.Addr
+	// PodRanges are the pod CIDRs of the cluster; none contains another. Between them nothing is masqueraded.
+	PodRanges Set[netip.Prefix]
+	// Hairpins are the local pods that may reach themselves by a Service: then, and only then, a packet to a local
+	// pod is masqueraded, since a pod takes no packet from its own address.
+	Hairpins Set[netip.Addr]
+	// Overlays are the names of interfaces that lead to the pods of other nodes.
+	Overlays Set[string]
+}
+
+func newState() State {
+	return State{
+		Frontends: map[Frontend]Backends{},
+		Addresses: Set[netip.Addr]{},
+		Pings:     map[netip.Addr]netip.Addr{},
+		PodRanges: Set[netip.Prefix]{},
+		Hairpins:  Set[netip.Addr]{},
+		Overlays:  Set[string]{},
+	}
+}

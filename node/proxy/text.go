@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// String is "10.96.0.10 tcp 80", or "nodeport4 tcp 30080".
+func (f Frontend) String() string {
+	where := f.Addr.String()
+	if f.NodePort() {
+		where = "nodeport4"
+		if f.Addr.Is6() {
+			where = "nodeport6"
+		}
+	}
+	return fmt.Sprintf("%s %s %d", where, f.Protocol, f.Port)
+}
+
+// WriteText writes s for people, one thing a line, sorted.
+func (s State) WriteText(w io.Writer) {
+	for _, f := range slices.SortedFunc(maps.Keys(s.Frontends), Frontend.Compare) {
+		b := s.Frontends[f]
+		switch {
+		case len(b.Inside) == 0 && len(b.Outside) == 0:
+			fmt.Fprintf(w, "%s refused\n", f)
+		case !b.Differ():
+			fmt.Fprintf(w, "%s -> %s\n", f, join(b.Outside))
+		case len(b.Outside) == 0:
+			fmt.Fprintf(w, "%s outside dropped, inside -> %s\n", f, join(b.Inside))
+		default:
+			fmt.Fprintf(w, "%s outside -> %s, inside -> %s\n", f, join(b.Outside), join(b.Inside))
+		}
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(s.Addresses), netip.Addr.Compare) {
+		fmt.Fprintf(w, "address %s\n", a)
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(s.Pings), netip.Addr.Compare) {
+		fmt.Fprintf(w, "ping %s answered by %s\n", a, s.Pings[a])
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(s.PodRanges), comparePrefixes) {
+		fmt.Fprintf(w, "pods %s\n", p)
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(s.Hairpins), netip.Addr.Compare) {
+		fmt.Fprintf(w, "hairpin %s\n", a)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Overlays)) {
+		fmt.Fprintf(w, "overlay %s\n", name)
+	}
+}
+
+// Text is what WriteText writes.
+func (s State) Text() string {
+	var b strings.Builder
+	s.WriteText(&b)
+	return b.String()
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+func join(endpoints []netip.AddrPort) string {
+	texts := make([]string, len(endpoints))
+	for i, e := range endpoints {
+		texts[i] = e.String()
+	}
+	return strings.Join(texts, " ")
+}
