@@ -1,0 +1,169 @@
+package cni
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected text in testdata")
+
+// TestBuild compares the text form of a pod's link with testdata/pod.txt.
+func TestBuild(t *testing.T) {
+	r := Request{"4f1c", "eth0"}
+	lease := Lease{Request: r, Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00:1::5")}}
+	got := Build(r, lease, Config{PodCIDRs: ranges("10.244.1.0/24", "fd00:1::/64"), MTU: 1450}).String()
+	const path = "testdata/pod.txt"
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestParseConfig(t *testing.T) {
+	for _, test := range []struct{ name, in, err string }{
+		{"good", `{"podCIDRs":["10.0.0.0/24","fd00::/64"],"mtu":1450}`, ""},
+		{"not JSON", `{`, "unexpected end"},
+		{"no range", `{"mtu":1450}`, "podCIDRs is empty"},
+		{"bad range", `{"podCIDRs":["10.0.0.0"],"mtu":1450}`, "netip.ParsePrefix"},
+		{"two of a family", `{"podCIDRs":["10.0.0.0/24","10.0.1.0/24"],"mtu":1450}`, "second of its family"},
+		{"no MTU", `{"podCIDRs":["10.0.0.0/24"]}`, "mtu 0"},
+		{"small for IPv6", `{"podCIDRs":["fd00::/64"],"mtu":1279}`, "mtu 1279"},
+		{"mapped", `{"podCIDRs":["::ffff:10.0.0.0/120"],"mtu":1450}`, "not valid"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := parseConfig([]byte(test.in))
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("error %v, want %q", err, test.err)
+			}
+		})
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(`{"podCIDRs":["10.0.0.0/24","fd00::/64"],"mtu":1450}`))
+	f.Add([]byte(`{"podCIDRs":["fe80::1/64"],"mtu":1280}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parseConfig(data)
+		if err != nil {
+			return
+		}
+		l := &Leases{BootID: "b"}
+		r := Request{"c", "eth0"}
+		lease, err := l.Allocate(r, c.PodCIDRs, 0)
+		if err != nil {
+			return
+		}
+		for i, a := range lease.Addresses {
+			if !c.PodCIDRs[i].Contains(a) {
+				t.Fatalf("%s is not in %s", a, c.PodCIDRs[i])
+			}
+		}
+		_ = Build(r, lease, c).String()
+	})
+}
+
+func FuzzParseNetConf(f *testing.F) {
+	f.Add([]byte(`{"cniVersion":"1.0.0","name":"hythe","type":"hythe-cni","configFile":"/run/a","dataDir":"/var/b","bootIDFile":"/proc/c"}`))
+	f.Add([]byte(`{"configFile":"a","cni.dev/valid-attachments":[{"containerID":"x","ifname":"eth0"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parseNetConf(data)
+		if err == nil && (!filepath.IsAbs(c.ConfigFile) || !filepath.IsAbs(c.DataDir) || !filepath.IsAbs(c.BootIDFile)) {
+			t.Fatalf("relative path in %+v", c)
+		}
+	})
+}
+
+// TestStoreCorrupt says that a file that cannot be read is an error, never an empty one: addresses are in use.
+func TestStoreCorrupt(t *testing.T) {
+	dir := t.TempDir()
+	s := store{dir: dir, bootIDFile: filepath.Join(dir, "boot_id")}
+	write(t, s.bootIDFile, "one\n")
+	for _, content := range []string{"", "{", `{"leases":[]}`, `[]`} {
+		write(t, s.file(), content)
+		err := s.update(func(*Leases) (bool, error) { return true, nil })
+		if err == nil || !strings.Contains(err.Error(), "leases") {
+			t.Errorf("%q: error %v", content, err)
+		}
+	}
+	write(t, s.file(), `{"bootID":"other","leases":[{"containerID":"c","ifName":"eth0","addresses":["10.0.0.1"]}]}`)
+	err := s.update(func(l *Leases) (bool, error) {
+		if l.BootID != "one" || len(l.Leases) != 0 {
+			t.Errorf("leases of another boot: %+v", l)
+		}
+		return false, nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestInstall says that the list comes last, and that what is right is not written again.
+func TestInstall(t *testing.T) {
+	dir := t.TempDir()
+	sub := func(s string) string { return filepath.Join(dir, s) }
+	o := InstallOptions{Plugin: sub("plugin"), BinDir: sub("bin"), ConfDir: sub("conf"), RunDir: sub("run"), DataDir: sub("data"),
+		Config: Config{PodCIDRs: ranges("10.0.0.0/24"), MTU: 1450}}
+	if err := Install(o); err == nil {
+		t.Error("Install without a plugin succeeded")
+	}
+	if _, err := os.Stat(o.conflist()); err == nil {
+		t.Error("the list was written although the plugin is missing")
+	}
+	write(t, o.Plugin, "binary")
+	files := []string{filepath.Join(o.BinDir, PluginName), o.configFile(), o.conflist()}
+	before := installed(t, o, files)
+	if again := installed(t, o, files); again != before {
+		t.Errorf("second Install wrote: %v, then %v", before, again)
+	}
+	o.Config.MTU = 1400
+	if changed := installed(t, o, files); changed[0] != before[0] || changed[1] == before[1] || changed[2] != before[2] {
+		t.Errorf("new MTU: %v, then %v; want the configuration only", before, changed)
+	}
+	if err := Uninstall(o); err != nil {
+		t.Error(err)
+	}
+	if err := Uninstall(o); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(o.conflist()); err == nil {
+		t.Error("the list is still there")
+	}
+}
+
+// installed installs, and returns which file is behind each path.
+func installed(t *testing.T, o InstallOptions, files []string) (ids [3]uint64) {
+	t.Helper()
+	if err := Install(o); err != nil {
+		t.Fatal(err)
+	}
+	for i, path := range files {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[i] = inode(info)
+	}
+	return ids
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func inode(info os.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }
