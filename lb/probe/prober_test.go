@@ -1,0 +1,148 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hythe.dev/hythe/lb"
+)
+
+var (
+	vip = netip.MustParseAddr("203.0.113.1")
+	one = lb.Target{AddrPort: netip.MustParseAddrPort("10.0.0.1:80")}
+	two = lb.Target{AddrPort: netip.MustParseAddrPort("10.0.0.1:443")}
+)
+
+// TestThresholds follows a backend that dies, hangs and comes back, by the clock.
+func TestThresholds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		p := New(Options{})
+		var mode atomic.Value
+		mode.Store("good")
+		p.attempt = func(ctx context.Context, _ lb.Target) error {
+			switch mode.Load() {
+			case "refused":
+				return errors.New("refused")
+			case "hangs":
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+		p.Set(map[netip.Addr][]lb.Probe{vip: {{Pod: one.AddrPort.Addr(), Targets: []lb.Target{one, two}}}})
+		if p.Healthy(vip) || p.Settled() {
+			t.Error("healthy before it was tried")
+		}
+		go func() { _ = p.Run(ctx) }()
+		// after says how long it takes until Healthy is want, in the worst phase.
+		after := func(state string, want bool, limit time.Duration) {
+			t.Helper()
+			mode.Store(state)
+			begin := time.Now()
+			for p.Healthy(vip) != want {
+				time.Sleep(10 * time.Millisecond)
+				if time.Since(begin) > limit {
+					t.Fatalf("%s: healthy is still %t after %v", state, !want, limit)
+				}
+			}
+		}
+		after("good", true, 10*time.Millisecond)
+		if !p.Settled() {
+			t.Error("not settled after an answer")
+		}
+		for phase := time.Duration(0); phase < 200*time.Millisecond; phase += 30 * time.Millisecond {
+			time.Sleep(phase)
+			after("refused", false, 420*time.Millisecond)
+			after("good", true, 220*time.Millisecond)
+			time.Sleep(phase)
+			after("hangs", false, 920*time.Millisecond)
+			after("good", true, 570*time.Millisecond)
+		}
+		// One failure is none.
+		mode.Store("refused")
+		time.Sleep(150 * time.Millisecond)
+		mode.Store("good")
+		time.Sleep(time.Second)
+		if !p.Healthy(vip) {
+			t.Error("one failure was enough")
+		}
+		p.Set(nil)
+		if p.Healthy(vip) {
+			t.Error("healthy without a pod")
+		}
+		stop()
+		synctest.Wait()
+	})
+}
+
+// TestPods checks that one working pod is enough, and all its targets are needed.
+func TestPods(t *testing.T) {
+	p := New(Options{Failures: 1})
+	other := lb.Target{AddrPort: netip.MustParseAddrPort("10.0.0.2:80")}
+	p.Set(map[netip.Addr][]lb.Probe{vip: {{Targets: []lb.Target{one, two}}, {Targets: []lb.Target{other}}}})
+	record := func(target lb.Target, err error) { p.record(p.targets[target], err) }
+	bad := errors.New("bad")
+	record(one, nil)
+	if p.Healthy(vip) {
+		t.Error("half a pod is enough")
+	}
+	record(two, nil)
+	if !p.Healthy(vip) {
+		t.Error("a whole pod is not enough")
+	}
+	record(one, bad)
+	record(other, nil)
+	if !p.Healthy(vip) {
+		t.Error("the other pod is not enough")
+	}
+	p.Set(map[netip.Addr][]lb.Probe{vip: {{Targets: nil}}})
+	if !p.Healthy(vip) {
+		t.Error("a pod that cannot be asked counts as dead")
+	}
+}
+
+// TestAttempt asks real servers.
+func TestAttempt(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/ready":
+		case "/moved":
+			http.Redirect(w, r, "/ready", http.StatusFound)
+		default:
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	at := netip.MustParseAddrPort(server.Listener.Addr().String())
+	for name, c := range map[string]struct {
+		target lb.Target
+		good   bool
+	}{
+		"tcp":         {lb.Target{AddrPort: at}, true},
+		"http":        {lb.Target{AddrPort: at, Path: "/ready"}, true},
+		"not ready":   {lb.Target{AddrPort: at, Path: "/"}, false},
+		"redirect":    {lb.Target{AddrPort: at, Path: "/moved"}, false},
+		"closed":      {lb.Target{AddrPort: netip.MustParseAddrPort(closed.Addr().String())}, false},
+		"closed http": {lb.Target{AddrPort: netip.MustParseAddrPort(closed.Addr().String()), Path: "/ready"}, false},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if err := attempt(ctx, c.target); (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+	}
+}

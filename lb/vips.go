@@ -1,0 +1,129 @@
+package lb
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/model"
+)
+
+// A VIP is an address that nodes announce, and what one node must know to decide about it.
+type VIP struct {
+	Addr     netip.Addr
+	Services []model.Key
+	// Local says that only nodes with a working backend may own it: a Service of it has
+	// externalTrafficPolicy Local.
+	Local bool
+	// Draining says that all backends on this node are terminating, or that the node is labelled as one that
+	// balances no load (node.kubernetes.io/exclude-from-external-load-balancers).
+	Draining bool
+	// Probes says how to see that the backends on this node work, one entry for each pod. Without an entry there
+	// is no backend.
+	Probes []Probe
+}
+
+// A Probe is what must answer for one pod to be a working backend. No Targets means that it cannot be asked,
+// and counts as working.
+type Probe struct {
+	Pod     netip.Addr
+	Targets []Target
+}
+
+// A Target is a TCP port to connect to or, with a Path, to GET from (RFC 9110) with the answer 200.
+type Target struct {
+	AddrPort netip.AddrPort
+	Path     string
+}
+
+// ReasonInvalidProbe is the reason of a Problem about v1alpha1.ProbeAnnotation.
+const ReasonInvalidProbe = "InvalidProbe"
+
+// VIPs lists the addresses that claims tell nodes to announce by ARP, sorted, as seen from the node self.
+func VIPs(s *model.Snapshot, self string) ([]VIP, []model.Problem) {
+	var out []VIP
+	var problems []model.Problem
+	excluded := false
+	if n := s.Nodes[self]; n != nil {
+		_, excluded = n.Labels[corev1.LabelNodeExcludeBalancers]
+	}
+	for _, c := range s.Claims {
+		a, err := parseAddr(c.Spec.Address)
+		if err != nil || !a.Is4() || v1alpha1.ClaimName(a) != c.Name || !slices.Contains(c.Spec.Announce, AnnounceARP) {
+			continue // the controller says what is wrong with it
+		}
+		v := VIP{Addr: a, Draining: true}
+		for _, ref := range c.Spec.Services {
+			key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
+			svc := s.Services[key]
+			if svc == nil {
+				continue
+			}
+			v.Services = append(v.Services, key)
+			if svc.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+				continue
+			}
+			v.Local = true
+			problems = append(problems, v.addProbes(svc, key, s.Endpoints[key], self)...)
+		}
+		v.Draining = v.Draining && len(v.Probes) > 0 || excluded
+		if len(v.Services) > 0 {
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, func(a, b VIP) int { return a.Addr.Compare(b.Addr) })
+	return out, model.SortProblems(problems)
+}
+
+// addProbes adds the pods of a Service on this node. Those that terminate count only when there are no others.
+func (v *VIP) addProbes(svc *corev1.Service, key model.Key, endpoints *model.ServiceEndpoints, self string) []model.Problem {
+	if endpoints == nil {
+		return nil
+	}
+	port, path, ok := parseProbe(svc.Annotations[v1alpha1.ProbeAnnotation])
+	var problems []model.Problem
+	if !ok {
+		problems = append(problems, model.Problemf(model.Ref("Service", key), ReasonInvalidProbe,
+			"The annotation %s is not used: write tcp or http:PORT/PATH. TCP connections are tried instead.", v1alpha1.ProbeAnnotation))
+	}
+	pods := map[netip.Addr][]Target{}
+	for i := range endpoints.Ports {
+		p := &endpoints.Ports[i]
+		for _, e := range model.Usable(model.On(self, p.Endpoints)) {
+			v.Draining = v.Draining && e.Terminating
+			a := e.AddrPort.Addr()
+			switch {
+			case port != 0:
+				pods[a] = []Target{{AddrPort: netip.AddrPortFrom(a, port), Path: path}}
+			case p.Protocol == corev1.ProtocolTCP:
+				pods[a] = append(pods[a], Target{AddrPort: e.AddrPort})
+			default:
+				pods[a] = append(pods[a], []Target{}...)
+			}
+		}
+	}
+	for a, targets := range pods {
+		slices.SortFunc(targets, func(x, y Target) int { return x.AddrPort.Compare(y.AddrPort) })
+		v.Probes = append(v.Probes, Probe{Pod: a, Targets: slices.Compact(targets)})
+	}
+	slices.SortFunc(v.Probes, func(a, b Probe) int { return a.Pod.Compare(b.Pod) })
+	return problems
+}
+
+// parseProbe reads v1alpha1.ProbeAnnotation. Port 0 means TCP connections to the Service's own ports.
+func parseProbe(s string) (port uint16, path string, ok bool) {
+	if s == "" || s == "tcp" {
+		return 0, "", true
+	}
+	rest, isHTTP := strings.CutPrefix(s, "http:")
+	number, path, hasPath := strings.Cut(rest, "/")
+	n, err := strconv.ParseUint(number, 10, 16)
+	if !isHTTP || !hasPath || err != nil || n == 0 || strings.ContainsAny(path, " \t\r\n#") {
+		return 0, "", false
+	}
+	return uint16(n), "/" + path, true
+}

@@ -1,0 +1,90 @@
+package lb
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/model"
+)
+
+// TestVIPs checks what a node derives from a claim: who may own it and what is probed.
+func TestVIPs(t *testing.T) {
+	ready := func(addr, node string) model.Endpoint {
+		return model.Endpoint{AddrPort: netip.MustParseAddrPort(addr), Node: node, Ready: true, Serving: true}
+	}
+	leaving := func(addr, node string) model.Endpoint {
+		return model.Endpoint{AddrPort: netip.MustParseAddrPort(addr), Node: node, Serving: true, Terminating: true}
+	}
+	tcp := func(name string, endpoints ...model.Endpoint) model.PortEndpoints {
+		return model.PortEndpoints{Name: name, Protocol: corev1.ProtocolTCP, Endpoints: endpoints}
+	}
+	udp := tcp("dns", ready("10.0.0.1:53", "n1"))
+	udp.Protocol = corev1.ProtocolUDP
+	local := corev1.ServiceExternalTrafficPolicyLocal
+	for name, c := range map[string]struct {
+		policy  corev1.ServiceExternalTrafficPolicy
+		probe   string
+		ports   []model.PortEndpoints
+		labels  map[string]string
+		edit    func(*v1alpha1.AddressClaim)
+		want    string
+		problem bool
+	}{
+		"cluster":          {policy: corev1.ServiceExternalTrafficPolicyCluster, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=false draining=false"},
+		"local":            {policy: local, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"), ready("10.0.0.2:80", "n2")), tcp("https", ready("10.0.0.1:443", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:80 10.0.0.1:443]"},
+		"elsewhere":        {policy: local, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.2:80", "n2"))}, want: "203.0.113.1 local=true draining=false"},
+		"http":             {policy: local, probe: "http:8081/ready?x=1", ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1")), tcp("https", ready("10.0.0.1:443", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:8081/ready?x=1]"},
+		"bad probe":        {policy: local, probe: "http:99999/ready", ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:80]", problem: true},
+		"terminating":      {policy: local, ports: []model.PortEndpoints{tcp("http", leaving("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=true draining=true 10.0.0.1[10.0.0.1:80]"},
+		"one terminating":  {policy: local, ports: []model.PortEndpoints{tcp("http", leaving("10.0.0.1:80", "n1"), ready("10.0.0.3:80", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.3[10.0.0.3:80]"},
+		"udp only":         {policy: local, ports: []model.PortEndpoints{udp}, want: "203.0.113.1 local=true draining=false 10.0.0.1[]"},
+		"excluded node":    {labels: map[string]string{corev1.LabelNodeExcludeBalancers: ""}, want: "203.0.113.1 local=false draining=true"},
+		"not by arp":       {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Announce = []string{"bgp"} }},
+		"no such service":  {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Services[0].Name = "gone" }},
+		"false name":       {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Address = "203.0.113.2" }},
+		"no address":       {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Address = "" }},
+		"tenant externals": {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Services = nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := model.Key{Namespace: "default", Name: "web"}
+			svc := &corev1.Service{Spec: corev1.ServiceSpec{ExternalTrafficPolicy: c.policy, ExternalIPs: []string{"203.0.113.9"}}}
+			if c.probe != "" {
+				svc.Annotations = map[string]string{v1alpha1.ProbeAnnotation: c.probe}
+			}
+			claim := &v1alpha1.AddressClaim{
+				ObjectMeta: metav1.ObjectMeta{Name: "203.0.113.1"},
+				Spec:       v1alpha1.AddressClaimSpec{Address: "203.0.113.1", Announce: []string{AnnounceARP}, Services: []v1alpha1.ServiceRef{{Namespace: "default", Name: "web"}}},
+			}
+			if c.edit != nil {
+				c.edit(claim)
+			}
+			got, problems := VIPs(&model.Snapshot{
+				Services:  map[model.Key]*corev1.Service{key: svc},
+				Endpoints: map[model.Key]*model.ServiceEndpoints{key: {Ports: c.ports}},
+				Claims:    map[string]*v1alpha1.AddressClaim{claim.Name: claim},
+				Nodes:     map[string]*model.Node{"n1": {Name: "n1", Labels: c.labels}},
+			}, "n1")
+			var lines []string
+			for _, v := range got {
+				line := fmt.Sprintf("%s local=%t draining=%t", v.Addr, v.Local, v.Draining)
+				for _, p := range v.Probes {
+					var targets []string
+					for _, target := range p.Targets {
+						targets = append(targets, target.AddrPort.String()+target.Path)
+					}
+					line += fmt.Sprintf(" %s[%s]", p.Pod, strings.Join(targets, " "))
+				}
+				lines = append(lines, line)
+			}
+			if text := strings.Join(lines, "\n"); text != c.want || (len(problems) > 0) != c.problem {
+				t.Errorf("got %s, %v\nwant %s", text, problems, c.want)
+			}
+		})
+	}
+}
