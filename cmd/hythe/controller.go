@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube"
+	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/run"
+	"hythe.dev/hythe/lb"
+)
+
+// defaultGatewayService is the Service of the gateways in the chart, the lab and the examples.
+var defaultGatewayService = model.Key{Namespace: "hythe-system", Name: "hythe-gateway"}
+
+func newControllerCommand() *cobra.Command {
+	c := controller{}
+	service := defaultGatewayService.String()
+	cmd := &cobra.Command{
+		Use:   "controller",
+		Short: "Give addresses to LoadBalancer Services; write claims and status",
+		Long: `The controller gives addresses of AddressPools to LoadBalancer Services of class ` + v1alpha1.LoadBalancerClass + `,
+records each in an AddressClaim, and writes the status of Services and Ingresses. One controller at a
+time works on a state folder; it holds a lock there. It needs no privileges and reads no Secrets.`,
+		Example: "  hythe controller --manifests manifests/ --state state/",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if c.settings.GatewayService, err = parseKey(service); err != nil {
+				return err
+			}
+			if err := c.start("controller"); err != nil {
+				return err
+			}
+			return c.run(cmd.Context())
+		},
+	}
+	c.addFlags(cmd, "127.0.0.1:9901")
+	cmd.Flags().StringVar(&service, "gateway-service", service, "NAMESPACE/NAME of the gateways' Service, whose addresses Ingresses get")
+	cmd.Flags().BoolVar(&c.settings.WithoutClass, "without-class", false, "serve LoadBalancer Services without spec.loadBalancerClass too")
+	return cmd
+}
+
+// A controller turns snapshots into claims and status.
+type controller struct {
+	process
+	settings lb.Settings
+
+	latest atomic.Pointer[lb.State]
+	issues atomic.Pointer[[]model.Problem]
+	// written are the claims of the last write: a snapshot may be older than that.
+	written []*v1alpha1.AddressClaim
+}
+
+func (c *controller) run(ctx context.Context) error {
+	lock, err := lockFile(filepath.Join(c.state, ".controller.lock"))
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	claims := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "hythe_controller_claims", Help: "AddressClaims that exist.",
+	}, func() float64 { return float64(len(c.last().Claims)) })
+	problems := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "hythe_controller_problems", Help: "Problems of pools, claims and LoadBalancer Services.",
+	}, func() float64 { return float64(len(c.problems())) })
+	c.registry.MustRegister(claims, problems)
+	admin := run.Admin{
+		Gatherer: c.registry,
+		Ready: func() error {
+			if c.latest.Load() == nil {
+				return errors.New("claims are not written yet")
+			}
+			return nil
+		},
+		Debug: map[string]func(io.Writer){
+			"claims":   func(w io.Writer) { fmt.Fprint(w, c.last().Text()) },
+			"problems": func(w io.Writer) { writeProblems(w, c.problems()) },
+		},
+	}
+	snapshots := run.NewLatest[*model.Snapshot]()
+	log := problemLog{log: c.log}
+	return runAll(ctx,
+		func(ctx context.Context) error { return c.files().Run(ctx, snapshots.Put) },
+		func(ctx context.Context) error { return admin.Serve(ctx, c.admin) },
+		func(ctx context.Context) error {
+			return run.Sink(ctx, snapshots, func(_ context.Context, s *model.Snapshot) error {
+				err := c.set(s)
+				if err != nil {
+					c.log.Error("claims and status are not all written", "error", err)
+				}
+				log.set(c.problems())
+				return err
+			})
+		},
+	)
+}
+
+func (c *controller) last() lb.State {
+	if s := c.latest.Load(); s != nil {
+		return *s
+	}
+	return lb.State{}
+}
+
+func (c *controller) problems() []model.Problem {
+	if p := c.issues.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// set writes what the snapshot asks for. Claims come first: nothing else may speak of an address before that.
+func (c *controller) set(s *model.Snapshot) error {
+	state, problems := lb.Build(withClaims(s, c.written), c.settings)
+	c.issues.Store(&problems)
+	wrote, err := kube.WriteObjects(filepath.Join(c.state, "claims.yaml"), state.Claims)
+	if err != nil {
+		return err
+	}
+	if wrote {
+		c.log.Info("claims written", "claims", len(state.Claims))
+	}
+	c.written = state.Claims
+	c.latest.Store(&state)
+	_, err = kube.WriteObjects(filepath.Join(c.state, kube.StatusFile), statusObjects(state))
+	return err
+}
+
+// withClaims adds what this controller wrote already to a snapshot that may be older.
+func withClaims(s *model.Snapshot, written []*v1alpha1.AddressClaim) *model.Snapshot {
+	if written == nil {
+		return s
+	}
+	out := *s
+	out.Claims = make(map[string]*v1alpha1.AddressClaim, len(written))
+	for _, claim := range written {
+		out.Claims[claim.Name] = claim
+	}
+	return &out
+}
+
+// statusObjects are the objects that a status subresource would be written to.
+func statusObjects(state lb.State) []metav1.Object {
+	var out []metav1.Object
+	for _, p := range state.Pools {
+		pool := &v1alpha1.AddressPool{Status: p.Status}
+		pool.APIVersion, pool.Kind, pool.Name = v1alpha1.APIVersion, "AddressPool", p.Pool
+		out = append(out, pool)
+	}
+	for _, s := range state.Services {
+		service := &corev1.Service{Status: corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: s.Ingress}}}
+		service.APIVersion, service.Kind = "v1", "Service"
+		service.Namespace, service.Name = s.Service.Namespace, s.Service.Name
+		out = append(out, service)
+	}
+	for _, i := range state.Ingresses {
+		ingress := &networkingv1.Ingress{}
+		ingress.APIVersion, ingress.Kind = networkingv1.SchemeGroupVersion.String(), "Ingress"
+		ingress.Namespace, ingress.Name = i.Ingress.Namespace, i.Ingress.Name
+		ingress.Status.LoadBalancer.Ingress = i.Addresses
+		out = append(out, ingress)
+	}
+	return out
+}

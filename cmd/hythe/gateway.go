@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/envoy"
+	"hythe.dev/hythe/internal/kube"
+	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/run"
+	"hythe.dev/hythe/xds"
+	"hythe.dev/hythe/xds/server"
+)
+
+func newGatewayCommand() *cobra.Command {
+	var g gatewayProcess
+	defaultCertificate := ""
+	cmd := &cobra.Command{
+		Use:   "gateway",
+		Short: "Turn Ingresses into Envoy configuration and serve it to the node's Envoy",
+		Long: `The gateway reads Ingresses, Services, EndpointSlices and TLS Secrets and serves what follows from them
+to the Envoy of its node, over a unix socket. It needs no privileges. Envoy goes on with what it has while
+the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
+		Example: "  hythe gateway --node node1 --manifests manifests/ --state state/ --xds-socket /run/hythe/xds.sock",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if defaultCertificate != "" {
+				var err error
+				if g.settings.DefaultCertificate, err = parseKey(defaultCertificate); err != nil {
+					return err
+				}
+			}
+			if err := g.start("gateway"); err != nil {
+				return err
+			}
+			return g.run(cmd.Context())
+		},
+	}
+	g.addFlags(cmd, "127.0.0.1:9902")
+	f := cmd.Flags()
+	f.StringVar(&g.node, "node", "", "name of the node that this gateway and its Envoy run on")
+	f.StringVar(&g.socket, "xds-socket", "/run/hythe/xds.sock", "unix socket on which Envoy gets its configuration")
+	f.UintSliceVar(&g.allowUIDs, "allow-uid", nil, "user id that may connect to the socket, besides the own one and root; may be repeated")
+	f.StringArrayVar(&g.settings.Classes, "class", nil, "serve Ingresses of this class, whatever IngressClass objects say; may be repeated")
+	f.BoolVar(&g.settings.WithoutClass, "without-class", false, "serve Ingresses that name no class, also without a default class")
+	f.Uint16Var(&g.settings.HTTPSPort, "https-port", 443, "port that redirects from http to https name")
+	f.StringVar(&defaultCertificate, "default-certificate", "", "NAMESPACE/NAME of the Secret for hosts without an own one; self-signed if empty")
+	f.BoolVar(&g.xds.AccessLog, "access-log", false, "let Envoy write a line for each request to its standard output")
+	listen := func(p *netip.AddrPort, name, port, what string) {
+		f.TextVar(p, name, netip.MustParseAddrPort("0.0.0.0:"+port), "address that Envoy listens on for "+what)
+	}
+	listen(&g.xds.HTTP, "listen-http", "8080", "http")
+	listen(&g.xds.HTTPS, "listen-https", "8443", "https")
+	listen(&g.xds.Ready, "listen-ready", "8081", "readiness, path /ready, open when the first configuration is in use")
+	_ = cmd.MarkFlagRequired("node")
+	cmd.AddCommand(newBootstrapCommand())
+	return cmd
+}
+
+func newBootstrapCommand() *cobra.Command {
+	var o envoy.BootstrapOptions
+	cmd := &cobra.Command{
+		Use:     "bootstrap",
+		Short:   "Print the bootstrap configuration for the Envoy of a node",
+		Example: "  hythe gateway bootstrap --node node1 > envoy.yaml && envoy --config-path envoy.yaml --drain-time-s 30",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out, err := envoy.Bootstrap(o)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(out)
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Node, "node", "", "name of the node")
+	f.StringVar(&o.Cluster, "cluster", "hythe", "what the Envoys of all nodes are called")
+	f.StringVar(&o.XDSSocket, "xds-socket", "/run/hythe/xds.sock", "unix socket of the gateway")
+	f.StringVar(&o.AdminSocket, "admin-socket", "/run/hythe/envoy-admin.sock", "unix socket for Envoy's admin pages; none if empty")
+	f.Int64Var(&o.MaxConnections, "max-connections", 50_000, "limit of open client connections")
+	f.Uint64Var(&o.MaxHeapBytes, "max-heap-bytes", 0, "memory at which Envoy refuses requests; 0 for no limit")
+	_ = cmd.MarkFlagRequired("node")
+	return cmd
+}
+
+// A gatewayProcess serves the Envoy of one node.
+type gatewayProcess struct {
+	process
+	node, socket string
+	allowUIDs    []uint
+	settings     gateway.Settings
+	xds          xds.Settings
+
+	server *server.Server
+	latest atomic.Pointer[built]
+}
+
+// built is what was made of the latest snapshot.
+type built struct {
+	config    gateway.Config
+	resources xds.Resources
+	problems  []model.Problem
+}
+
+func (g *gatewayProcess) run(ctx context.Context) error {
+	var uids []uint32
+	for _, uid := range g.allowUIDs {
+		uids = append(uids, uint32(uid))
+	}
+	var err error
+	if g.server, err = server.New(server.Options{
+		Socket: g.socket, AllowUIDs: uids, Registerer: g.registry, Log: g.log,
+	}); err != nil {
+		return err
+	}
+	g.xds.HTTPSPort = g.settings.HTTPSPort
+	g.settings.DefaultChain, g.settings.DefaultKey, err = selfSigned(filepath.Dir(g.socket), time.Now())
+	if err != nil {
+		return err
+	}
+	snapshots := run.NewLatest[*model.Snapshot]()
+	admin := g.adminPages()
+	return runAll(ctx,
+		g.server.Run,
+		func(ctx context.Context) error { return g.files().Run(ctx, snapshots.Put) },
+		func(ctx context.Context) error { return admin.Serve(ctx, g.admin) },
+		func(ctx context.Context) error { return g.build(ctx, snapshots) },
+		g.reports,
+	)
+}
+
+// build hands each new snapshot to the server, and the last one again each hour, since certificates expire.
+func (g *gatewayProcess) build(ctx context.Context, snapshots *run.Latest[*model.Snapshot]) error {
+	hourly := time.NewTicker(time.Hour)
+	defer hourly.Stop()
+	var last *model.Snapshot
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hourly.C:
+		case <-snapshots.Ready():
+			if s, ok := snapshots.Take(); ok {
+				last = s
+			}
+		}
+		if last != nil {
+			g.set(last, time.Now())
+		}
+	}
+}
+
+func (g *gatewayProcess) set(s *model.Snapshot, now time.Time) {
+	var b built
+	var more []model.Problem
+	g.settings.Now = now.Truncate(time.Hour)
+	b.config, b.problems = gateway.Build(s, g.settings)
+	b.resources, more = xds.Build(b.config, g.xds)
+	b.problems = append(b.problems, more...)
+	g.latest.Store(&b)
+	g.server.Set(b.resources)
+}
+
+// patience is how long a report stays that was true before Envoy or the gateway was restarted: addresses of
+// Ingresses should not come and go with it.
+const patience = 10 * time.Second
+
+// reports writes the report when it changes, at most every 50 ms.
+func (g *gatewayProcess) reports(ctx context.Context) error {
+	log := problemLog{log: g.log}
+	ready := time.Now()
+	again := time.NewTicker(patience / 4)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-again.C:
+		case <-g.server.Changed():
+		}
+		if g.latest.Load() != nil {
+			report := g.summary()
+			if report.Ready {
+				ready = time.Now()
+			}
+			if report.Ready || time.Since(ready) >= patience {
+				g.report(report)
+			}
+			log.set(g.problems())
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (g *gatewayProcess) problems() []model.Problem {
+	var out []model.Problem
+	if b := g.latest.Load(); b != nil {
+		out = append(out, b.problems...)
+	}
+	return model.SortProblems(append(out, g.server.Status().Problems()...))
+}
+
+func (g *gatewayProcess) summary() v1alpha1.Report {
+	status := g.server.Status()
+	out := v1alpha1.Report{
+		Component: "gateway", Node: g.node, Ready: status.Ready, Problems: model.Reported(g.problems()),
+	}
+	for _, i := range status.Ingresses {
+		out.Ingresses = append(out.Ingresses, i.String())
+	}
+	return out
+}
+
+func (g *gatewayProcess) adminPages() run.Admin {
+	page := func(write func(io.Writer, *built)) func(io.Writer) {
+		return func(w io.Writer) {
+			if b := g.latest.Load(); b != nil {
+				write(w, b)
+			}
+		}
+	}
+	return run.Admin{
+		Gatherer: g.registry,
+		Ready: func() error {
+			if s := g.server.Status(); !s.Ready {
+				return fmt.Errorf("%d Envoys are connected, %d resources are not acknowledged", s.Streams, s.Outstanding)
+			}
+			return nil
+		},
+		Debug: map[string]func(io.Writer){
+			"hosts":    page(func(w io.Writer, b *built) { fmt.Fprint(w, b.config) }),
+			"xds":      page(func(w io.Writer, b *built) { fmt.Fprint(w, &b.resources) }),
+			"status":   func(w io.Writer) { fmt.Fprint(w, g.server.Status()) },
+			"problems": func(w io.Writer) { writeProblems(w, g.problems()) },
+		},
+	}
+}
+
+// selfSigned returns the key pair for hosts without an own one. It is kept in dir, which holds the socket and is
+// memory-backed on a node, so that a restart changes nothing in Envoy.
+func selfSigned(dir string, now time.Time) (chain, key []byte, err error) {
+	path := filepath.Join(dir, "default-certificate.pem")
+	if data, err := os.ReadFile(path); err == nil {
+		chain, key = splitPair(data)
+		if _, err := tls.X509KeyPair(chain, key); err == nil {
+			return chain, key, nil
+		}
+	}
+	if chain, key, err = makePair(now); err != nil {
+		return nil, nil, fmt.Errorf("make default certificate: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, nil, fmt.Errorf("make socket folder: %w", err)
+	}
+	if _, err := kube.WriteFile(path, append(chain[:len(chain):len(chain)], key...), 0o600); err != nil {
+		return nil, nil, fmt.Errorf("keep default certificate: %w", err)
+	}
+	return chain, key, nil
+}
+
+func splitPair(data []byte) (chain, key []byte) {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			chain = append(chain, pem.EncodeToMemory(block)...)
+		} else {
+			key = append(key, pem.EncodeToMemory(block)...)
+		}
+	}
+	return chain, key
+}
+
+func makePair(now time.Time) (chain, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: "hythe default certificate"},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.AddDate(10, 0, 0), // nobody trusts it, so nobody has to renew it
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, errCert := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	pkcs8, errKey := x509.MarshalPKCS8PrivateKey(private)
+	if err := errors.Join(errCert, errKey); err != nil {
+		return nil, nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
+}

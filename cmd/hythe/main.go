@@ -1,0 +1,81 @@
+// Command hythe is the edge of a Kubernetes cluster: controller, gateway and node, and the tools around them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := newCommand().ExecuteContext(ctx)
+	stop()
+	os.Exit(exitCode(err))
+}
+
+// An exitError is an error with an exit code of its own. An empty text is not printed: all was said already.
+type exitError struct {
+	code int
+	text string
+}
+
+func (e exitError) Error() string { return e.text }
+
+func exitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	code := 1
+	if exit, ok := errors.AsType[exitError](err); ok {
+		code = exit.code
+	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(os.Stderr, "hythe: "+text)
+	}
+	return code
+}
+
+func newCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "hythe",
+		Short: "The edge of a Kubernetes cluster in one bundle",
+		Long: `Hythe takes requests from the internet to the pods of a Kubernetes cluster: Ingress by Envoy,
+LoadBalancer addresses announced by ARP, a node overlay, a CNI plugin and the Service datapath.
+
+Try it without a cluster:
+  hythe lab demo              a cluster of network namespaces, and a request through all of it
+  hythe translate -f FILE     what an Ingress would serve, offline`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.AddGroup(
+		&cobra.Group{ID: "parts", Title: "Parts of a cluster's edge:"},
+		&cobra.Group{ID: "tools", Title: "Tools:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			cmd.AddCommand(c)
+		}
+	}
+	add("parts", newControllerCommand(), newGatewayCommand(), newNodeCommand(), newRunCommand())
+	add("tools", newTranslateCommand(), newLabCommand())
+	return cmd
+}
+
+// newLogger makes the logger of a process: text on standard error, with the component's name.
+func newLogger(component string, level slog.Level) *slog.Logger {
+	handler := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	return slog.New(handler).With("component", component)
+}

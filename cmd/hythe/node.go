@@ -1,0 +1,384 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/run"
+	"hythe.dev/hythe/lb/members"
+	"hythe.dev/hythe/lb/speaker"
+	"hythe.dev/hythe/node/cni"
+	"hythe.dev/hythe/node/kernel/link"
+	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/overlay"
+	"hythe.dev/hythe/node/proxy"
+)
+
+func newNodeCommand() *cobra.Command {
+	n := node{}
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run a node's overlay, Service datapath and VIP announcement; install the CNI plugin",
+		Long: `The node agent keeps this node's part of the road: the overlay to other nodes, ClusterIP, NodePort
+and LoadBalancer in nftables, and the announcement of the VIPs that this node owns. It installs the CNI
+plugin last of all, when pods can work. What it put into the kernel stays when it ends.`,
+		Example: "  hythe node --node node1 --manifests manifests/ --state state/ --heartbeat-key key",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := n.start("node"); err != nil {
+				return err
+			}
+			return n.run(cmd.Context())
+		},
+	}
+	n.addFlags(cmd, "127.0.0.1:9903")
+	n.addNodeFlags(cmd)
+	return cmd
+}
+
+const (
+	// sweepEvery is how often leases of pods that are gone are looked for.
+	sweepEvery = time.Minute
+	// sweepAge spares leases whose ADD may not be over.
+	sweepAge = 5 * time.Minute
+)
+
+// reportEvery is how old a node's Report may be; it is written on change only.
+const reportEvery = 500 * time.Millisecond
+
+// A nodeOptions is what an administrator decides for the agents.
+type nodeOptions struct {
+	name                    string
+	dataDir, runDir         string
+	cniConfDir, cniBinDir   string
+	cniPlugin               string
+	heartbeatKey            string
+	iface                   string
+	overlay                 overlay.Settings
+	withoutProxy, withoutLB bool
+}
+
+// A node is the agent of one node.
+type node struct {
+	process
+	nodeOptions
+
+	links   *link.Links
+	table   *nft.Table
+	speaker *speaker.Speaker
+
+	mu       sync.Mutex
+	done     map[string]bool            // what is in the kernel, by part
+	issues   map[string][]model.Problem // by part
+	texts    map[string]string          // what each part wants of the kernel, for /debug
+	cniReady bool
+}
+
+func (n *node) addNodeFlags(cmd *cobra.Command) {
+	hostname, _ := os.Hostname()
+	f := cmd.Flags()
+	f.StringVar(&n.name, "node", hostname, "name of this node's Node object")
+	f.StringVar(&n.dataDir, "data", "/var/lib/hythe", "folder for what must survive a restart")
+	f.StringVar(&n.runDir, "run", "/run/hythe", "folder for what must not survive a reboot")
+	f.StringVar(&n.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the container runtime reads its CNI configuration; empty: install no plugin")
+	f.StringVar(&n.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "where the container runtime looks for CNI plugins")
+	f.StringVar(&n.cniPlugin, "cni-plugin", "", "the hythe-cni binary to install (default: the one beside hythe)")
+	f.StringVar(&n.heartbeatKey, "heartbeat-key", "", "file with the key that all nodes share, 32 bytes or more; without it this node owns no VIP")
+	f.StringVar(&n.iface, "interface", "", "interface on which VIPs are announced (default: the one with the node's address)")
+	f.StringVar(&n.overlay.Mode, "overlay", overlay.VXLAN, `network between nodes: "vxlan", or "none" where it exists already`)
+	f.IntVar(&n.overlay.MTU, "mtu", 0, "MTU of pods in bytes (default: the underlay's less what the overlay needs)")
+	f.BoolVar(&n.withoutProxy, "without-proxy", false, "leave Services to another proxy")
+	f.BoolVar(&n.withoutLB, "without-lb", false, "leave VIPs to another load balancer")
+}
+
+func (n *node) run(ctx context.Context) error {
+	tasks, closeAll, err := n.tasks()
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	snapshots := n.sinks(&tasks)
+	tasks = append(tasks,
+		func(ctx context.Context) error { return n.files().Run(ctx, snapshots) },
+		func(ctx context.Context) error { return n.adminPages().Serve(ctx, n.admin) },
+		n.reports,
+	)
+	if n.cniConfDir != "" {
+		tasks = append(tasks, n.sweep)
+	}
+	return runAll(ctx, tasks...)
+}
+
+// tasks opens the kernel and returns what must run besides the sinks.
+func (n *node) tasks() (tasks []func(context.Context) error, closeAll func(), err error) {
+	n.done, n.issues, n.texts = map[string]bool{}, map[string][]model.Problem{}, map[string]string{}
+	for _, dir := range []string{n.dataDir, n.runDir} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return nil, nil, fmt.Errorf("make folder: %w", err)
+		}
+	}
+	if n.links, err = link.New(n.log.With("part", "overlay")); err != nil {
+		return nil, nil, err
+	}
+	closeAll = n.links.Close
+	tasks = append(tasks, n.links.Run)
+	if !n.withoutProxy {
+		if n.table, err = nft.New(n.log.With("part", "proxy"), n.registry); err != nil {
+			return nil, nil, err
+		}
+		tasks = append(tasks, n.table.Run)
+	}
+	if !n.withoutLB && n.heartbeatKey != "" {
+		if n.speaker, err = n.newSpeaker(); err != nil {
+			return nil, nil, err
+		}
+		tasks = append(tasks, n.speaker.Run)
+	}
+	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "hythe_node_problems", Help: "Problems of this node's parts.",
+	}, func() float64 { return float64(len(n.problems())) }))
+	return tasks, closeAll, nil
+}
+
+// sinks gives each part a task with a latest-wins channel of its own and returns where snapshots go in.
+func (n *node) sinks(tasks *[]func(context.Context) error) func(*model.Snapshot) {
+	log := problemLog{log: n.log}
+	var logMu sync.Mutex
+	part := func(name string, set func(context.Context, *model.Snapshot) ([]model.Problem, error)) *run.Latest[*model.Snapshot] {
+		latest := run.NewLatest[*model.Snapshot]()
+		*tasks = append(*tasks, func(ctx context.Context) error {
+			return run.Sink(ctx, latest, func(ctx context.Context, s *model.Snapshot) error {
+				problems, err := set(ctx, s)
+				if err != nil {
+					n.log.Error("the kernel does not have all that it should", "part", name, "error", err)
+				}
+				n.settle(name, s, problems, err)
+				logMu.Lock()
+				defer logMu.Unlock()
+				log.set(n.problems())
+				return err
+			})
+		})
+		return latest
+	}
+	var parts []*run.Latest[*model.Snapshot]
+	parts = append(parts, part("overlay", n.setOverlay))
+	if n.table != nil {
+		parts = append(parts, part("proxy", n.setProxy))
+	}
+	if n.speaker != nil {
+		parts = append(parts, part("lb", func(_ context.Context, s *model.Snapshot) ([]model.Problem, error) {
+			n.speaker.SetSnapshot(s)
+			return nil, nil
+		}))
+	}
+	return func(s *model.Snapshot) {
+		for _, p := range parts {
+			p.Put(s)
+		}
+	}
+}
+
+// newSpeaker reads the heartbeat key once: another key takes a restart, which moves no VIP.
+func (n *node) newSpeaker() (*speaker.Speaker, error) {
+	keys, err := members.ReadKeys(n.heartbeatKey)
+	if err != nil {
+		return nil, err
+	}
+	return speaker.New(speaker.Options{
+		Node: n.name, Interface: n.iface, Data: n.dataDir, Registry: n.registry,
+		Keys: func() members.Keys { return keys }, Log: n.log.With("part", "lb"),
+	})
+}
+
+// reports keeps the Report true of the VIPs, which change without a snapshot.
+func (n *node) reports(ctx context.Context) error {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			n.mu.Lock()
+			n.writeReport()
+			n.mu.Unlock()
+		}
+	}
+}
+
+// sweep ends leases of pods that are gone, for container runtimes that never call the plugin's GC.
+func (n *node) sweep(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			ended, err := cni.Sweep(n.dataDir, "", cni.Now(), cni.Uptime(sweepAge))
+			if err != nil {
+				n.log.Warn("addresses of pods that are gone cannot be freed", "error", err)
+			}
+			if ended > 0 {
+				n.log.Info("addresses of pods that are gone freed", "count", ended)
+			}
+		}
+	}
+}
+
+func (n *node) setOverlay(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
+	state, problems := overlay.Build(s, n.name, n.overlay)
+	if state.Keep {
+		return problems, errors.New("this node's Node object is not usable yet")
+	}
+	n.setText("overlay", state.String())
+	return problems, n.links.Set(ctx, state)
+}
+
+func (n *node) setProxy(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
+	settings := proxy.DefaultSettings()
+	if n.overlay.Mode == overlay.None {
+		settings.Overlay = ""
+	}
+	state, problems := proxy.Build(s, n.name, settings)
+	n.setText("services", state.Text())
+	return problems, n.table.Set(ctx, state)
+}
+
+func (n *node) setText(page, text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.texts[page] = text
+}
+
+// settle notes what a part did. When all that pods need is in the kernel, the CNI plugin is installed.
+func (n *node) settle(part string, s *model.Snapshot, problems []model.Problem, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.issues[part] = problems
+	if err == nil {
+		n.done[part] = true
+	}
+	if n.datapathReady() && n.cniConfDir != "" {
+		if err := n.install(s); err != nil {
+			n.log.Error("pods cannot be attached yet", "error", err)
+		} else {
+			n.cniReady = true
+		}
+	}
+	n.writeReport()
+}
+
+func (n *node) datapathReady() bool {
+	return n.done["overlay"] && (n.done["proxy"] || n.table == nil)
+}
+
+func (n *node) install(s *model.Snapshot) error {
+	self := s.Nodes[n.name]
+	if self == nil {
+		return fmt.Errorf("there is no Node %s", n.name)
+	}
+	address := self.Address(false)
+	if !address.IsValid() {
+		address = self.Address(true)
+	}
+	underlay, err := link.FindUnderlay(address)
+	if err != nil {
+		return err
+	}
+	plugin := n.cniPlugin
+	if plugin == "" {
+		executable, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find hythe-cni: %w", err)
+		}
+		plugin = filepath.Join(filepath.Dir(executable), "hythe-cni")
+	}
+	return cni.Install(cni.InstallOptions{
+		Plugin: plugin, BinDir: n.cniBinDir, ConfDir: n.cniConfDir, RunDir: n.runDir, DataDir: n.dataDir,
+		Config: cni.Config{PodCIDRs: self.PodCIDRs, MTU: overlay.PodMTU(n.overlay, address, underlay.MTU)},
+	})
+}
+
+// ready says what is missing until pods can be attached and Services work.
+func (n *node) ready() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case !n.done["overlay"]:
+		return errors.New("the overlay is not in the kernel yet")
+	case n.table != nil && !n.done["proxy"]:
+		return errors.New("the Services are not in the kernel yet")
+	case n.cniConfDir != "" && !n.cniReady:
+		return errors.New("the CNI plugin is not installed yet")
+	}
+	return nil
+}
+
+func (n *node) problems() []model.Problem {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.allProblems()
+}
+
+func (n *node) allProblems() []model.Problem {
+	var all []model.Problem
+	for _, p := range n.issues {
+		all = append(all, p...)
+	}
+	if n.speaker != nil {
+		all = append(all, n.speaker.Problems()...)
+	}
+	return model.SortProblems(all)
+}
+
+func (n *node) owned() []netip.Addr {
+	if n.speaker == nil {
+		return nil
+	}
+	return n.speaker.Owned()
+}
+
+// writeReport is called with mu held.
+func (n *node) writeReport() {
+	report := v1alpha1.Report{
+		Component: "node", Node: n.name, Ready: n.datapathReady(), Problems: model.Reported(n.allProblems()),
+	}
+	for _, a := range n.owned() {
+		report.Addresses = append(report.Addresses, a.String())
+	}
+	slices.Sort(report.Addresses)
+	n.report(report)
+}
+
+func (n *node) adminPages() run.Admin {
+	debug := map[string]func(io.Writer){
+		"problems": func(w io.Writer) { writeProblems(w, n.problems()) },
+	}
+	for _, page := range []string{"overlay", "services"} {
+		debug[page] = func(w io.Writer) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			fmt.Fprintln(w, strings.TrimSpace(n.texts[page]))
+		}
+	}
+	if n.speaker != nil {
+		debug["vips"] = func(w io.Writer) { n.speaker.WriteText(w) }
+	}
+	return run.Admin{Ready: n.ready, Gatherer: n.registry, Debug: debug}
+}

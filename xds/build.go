@@ -1,0 +1,128 @@
+package xds
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/model"
+)
+
+// Build derives the Envoy resources of a Config. What Envoy would refuse is left out, as small as possible, and
+// is a Problem. Build is pure: the same arguments give the same bytes.
+func Build(config gateway.Config, settings Settings) (Resources, []model.Problem) {
+	b := &builder{
+		settings: settings.withDefaults(),
+		chains:   newChainTable(config.Certificates),
+		origins:  origins(config),
+	}
+	endpoints := map[string]bool{}
+	for _, s := range config.EndpointSets {
+		endpoints[s.Name] = true
+		b.add(&Resource{Kind: Endpoints, Name: s.Name, Objects: b.origins[s.Name]}, loadAssignment(s))
+	}
+	for _, c := range config.Backends {
+		if !endpoints[c.Endpoints] {
+			// Envoy would wait for them until its fetch times out.
+			b.add(&Resource{Kind: Endpoints, Name: c.Endpoints, Objects: b.origins[c.Name]},
+				loadAssignment(gateway.EndpointSet{Name: c.Endpoints}))
+			endpoints[c.Endpoints] = true
+		}
+		b.add(&Resource{Kind: Cluster, Name: c.Name, Needs: []string{c.Endpoints}, Objects: b.origins[c.Name]},
+			b.cluster(c))
+	}
+	for _, c := range config.Certificates {
+		b.add(&Resource{Kind: Secret, Name: c.Name, Objects: certificateObjects(c.Name)}, secret(c))
+	}
+	b.add(&Resource{Kind: Listener, Name: httpListener}, b.plainListener())
+	b.add(&Resource{Kind: Listener, Name: httpsListener, Needs: secretNames(config.Certificates)}, b.tlsListener(config.Certificates))
+	b.add(&Resource{Kind: Listener, Name: readyListener, Last: true}, b.readinessListener())
+	b.add(&Resource{Kind: RouteTable, Name: routeTable}, routeConfiguration())
+	b.addHosts(config.Hosts)
+	return b.out, model.SortProblems(b.problems)
+}
+
+// builder collects the resources of one Build.
+type builder struct {
+	settings Settings
+	chains   chainTable
+	origins  map[string][]model.ObjectRef // by Backend or EndpointSet
+	out      Resources
+	problems []model.Problem
+	packErr  error
+}
+
+// message is what every generated Envoy type is.
+type message interface {
+	proto.Message
+	ValidateAll() error
+}
+
+// add validates, packs and hashes body and keeps the resource, or makes it a Problem.
+func (b *builder) add(resource *Resource, body message) {
+	packed, err := pack(body)
+	if err = errors.Join(b.packErr, err); err != nil {
+		b.packErr = nil
+		b.problems = append(b.problems, resource.Problem("InvalidForEnvoy", err.Error())...)
+		return
+	}
+	sum := sha256.Sum256(packed.Value)
+	resource.Body, resource.Version = packed, hex.EncodeToString(sum[:12])
+	b.out.Put(resource)
+}
+
+// any packs an extension's configuration. An error is kept for the next add.
+func (b *builder) any(body message) *anypb.Any {
+	packed, err := pack(body)
+	if err != nil {
+		b.packErr = errors.Join(b.packErr, err)
+	}
+	return packed
+}
+
+// pack validates and marshals body. The bytes are the same for the same content.
+func pack(body message) (*anypb.Any, error) {
+	if err := body.ValidateAll(); err != nil {
+		return nil, fmt.Errorf("validate: %w", err)
+	}
+	packed := new(anypb.Any)
+	if err := anypb.MarshalFrom(packed, body, proto.MarshalOptions{Deterministic: true}); err != nil {
+		return nil, fmt.Errorf("marshal: %w", err)
+	}
+	return packed, nil
+}
+
+// origins finds the Ingresses behind each Backend and EndpointSet.
+func origins(config gateway.Config) map[string][]model.ObjectRef {
+	byBackend := map[string][]model.ObjectRef{}
+	for _, h := range config.Hosts {
+		for _, r := range h.Routes {
+			if r.Backend != "" {
+				byBackend[r.Backend] = appendNew(byBackend[r.Backend], model.Ref("Ingress", r.Origin))
+			}
+		}
+	}
+	for _, c := range config.Backends {
+		if c.Endpoints == c.Name {
+			continue
+		}
+		for _, o := range byBackend[c.Name] {
+			byBackend[c.Endpoints] = appendNew(byBackend[c.Endpoints], o)
+		}
+	}
+	return byBackend
+}
+
+func appendNew(refs []model.ObjectRef, ref model.ObjectRef) []model.ObjectRef {
+	for _, r := range refs {
+		if r == ref {
+			return refs
+		}
+	}
+	return append(refs, ref)
+}

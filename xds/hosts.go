@@ -1,0 +1,237 @@
+package xds
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/model"
+)
+
+const (
+	// routeTable is the name of the one RouteConfiguration.
+	routeTable = "all"
+	// defaultHost is the name of the virtual host for everything that no other one serves.
+	defaultHost = "_default"
+)
+
+// HostResource is the name of the VirtualHost resource for a gateway.Host.
+func HostResource(host string) string {
+	if host == gateway.CatchAll {
+		host = defaultHost
+	}
+	return routeTable + "/" + host
+}
+
+// HostName is the name of the gateway.Host of a VirtualHost resource.
+func HostName(resource string) string {
+	host := strings.TrimPrefix(resource, routeTable+"/")
+	if host == defaultHost {
+		return gateway.CatchAll
+	}
+	return host
+}
+
+// routeConfiguration never changes: the hosts are resources of their own.
+func routeConfiguration() *routev3.RouteConfiguration {
+	return &routev3.RouteConfiguration{Name: routeTable, Vhds: &routev3.Vhds{ConfigSource: ads()}}
+}
+
+// addHosts makes the virtual hosts. There is always one for the domain "*": Envoy waits long for a table that has
+// none.
+func (b *builder) addHosts(hosts []gateway.Host) {
+	catchAll := gateway.Host{Name: gateway.CatchAll}
+	for _, h := range hosts {
+		if h.Name == gateway.CatchAll {
+			catchAll = h
+		}
+	}
+	rest := b.hostRoutes(catchAll)
+	b.addHost(catchAll, rest, backends(catchAll))
+	for _, h := range hosts {
+		if h.Name == gateway.CatchAll {
+			continue
+		}
+		own := slices.Concat(b.misdirected(h.Name), b.hostRoutes(h))
+		needs := backends(h)
+		if strings.HasPrefix(h.Name, "*.") {
+			own = slices.Concat(deeper(h.Name, rest), own)
+			needs = slices.Concat(needs, backends(catchAll))
+		}
+		b.addHost(h, own, needs)
+	}
+}
+
+func (b *builder) addHost(h gateway.Host, routes []*routev3.Route, needs []string) {
+	slices.Sort(needs)
+	resource := &Resource{Kind: VirtualHost, Name: HostResource(h.Name), Needs: slices.Compact(needs)}
+	for _, i := range h.Ingresses {
+		resource.Objects = append(resource.Objects, model.Ref("Ingress", i))
+	}
+	b.add(resource, &routev3.VirtualHost{
+		Name:        resource.Name, // VHDS: a name that differs from the resource's cannot be removed again
+		Domains:     []string{h.Name},
+		Routes:      routes,
+		RetryPolicy: b.retryPolicy(),
+	})
+}
+
+func backends(h gateway.Host) []string {
+	var out []string
+	for _, r := range h.Routes {
+		if r.Backend != "" {
+			out = append(out, r.Backend)
+		}
+	}
+	return out
+}
+
+// retryPolicy repeats what never reached an endpoint, on another one.
+func (b *builder) retryPolicy() *routev3.RetryPolicy {
+	return &routev3.RetryPolicy{
+		RetryOn:    "connect-failure",
+		NumRetries: wrapperspb.UInt32(2),
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
+			Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{
+				TypedConfig: b.any(&previousv3.PreviousHostsPredicate{}),
+			},
+		}},
+		HostSelectionRetryMaxAttempts: 3,
+	}
+}
+
+// misdirected answers 421 to requests on TLS connections that were made for a host with other TLS settings. Plain
+// http has no stamp, which matches neither way.
+func (b *builder) misdirected(host string) []*routev3.Route {
+	others := &matcherv3.AddressMatcher{InvertMatch: true}
+	for _, s := range b.chains.stamps(host) {
+		others.Ranges = append(others.Ranges, &xdscorev3.CidrRange{
+			AddressPrefix: s.String(), PrefixLen: wrapperspb.UInt32(uint32(s.BitLen())),
+		})
+	}
+	return []*routev3.Route{{
+		Match: &routev3.RouteMatch{
+			PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"},
+			FilterState: []*matcherv3.FilterStateMatcher{{
+				Key:     stampKey,
+				Matcher: &matcherv3.FilterStateMatcher_AddressMatch{AddressMatch: others},
+			}},
+		},
+		Action: direct(421),
+	}}
+}
+
+// deeper gives the catch-all's routes to names with more labels than a wildcard of the Ingress API covers, which
+// is exactly one; Envoy's covers any number.
+func deeper(host string, routes []*routev3.Route) []*routev3.Route {
+	oneLabel := &routev3.HeaderMatcher{
+		Name:        ":authority",
+		InvertMatch: true,
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{
+			StringMatch: fullMatch("(?i)[^.]+" + regexp.QuoteMeta(strings.TrimPrefix(host, "*"))),
+		},
+	}
+	out := make([]*routev3.Route, 0, len(routes))
+	for _, r := range routes {
+		r = proto.CloneOf(r)
+		r.Match.Headers = append(r.Match.Headers, oneLabel)
+		out = append(out, r)
+	}
+	return out
+}
+
+// hostRoutes are the routes of a host in their order, with the redirects between them: over plain http the first
+// route that matches decides, by its Plain, whether it serves or redirects. It always ends with an answer.
+func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
+	lastPlain := -1
+	for i, r := range h.Routes {
+		if r.Plain {
+			lastPlain = i
+		}
+	}
+	all := gateway.Route{Match: gateway.Prefix, Path: "/"}
+	var out []*routev3.Route
+	for i, r := range h.Routes {
+		if h.RedirectHTTPS && i == lastPlain+1 {
+			out = append(out, b.redirect(all))
+		}
+		own := route(r)
+		if err := own.ValidateAll(); err != nil {
+			b.problems = append(b.problems, model.Problemf(model.Ref("Ingress", r.Origin), "InvalidForEnvoy",
+				"path %q of host %s: %v", r.Path, h.Name, err))
+			continue
+		}
+		if h.RedirectHTTPS && i < lastPlain && !r.Plain {
+			out = append(out, b.redirect(r))
+		}
+		out = append(out, own)
+	}
+	if h.RedirectHTTPS && lastPlain+1 >= len(h.Routes) {
+		out = append(out, b.redirect(all))
+	}
+	if n := len(h.Routes); n == 0 || h.Routes[n-1].Match != all.Match || h.Routes[n-1].Path != all.Path {
+		out = append(out, &routev3.Route{Match: routeMatch(all), Action: direct(404)})
+	}
+	return out
+}
+
+func routeMatch(r gateway.Route) *routev3.RouteMatch {
+	switch {
+	case r.Match == gateway.Exact:
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: r.Path}}
+	case r.Path == "/":
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+	default:
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: r.Path}}
+	}
+}
+
+func route(r gateway.Route) *routev3.Route {
+	out := &routev3.Route{Match: routeMatch(r)}
+	if r.Backend == "" {
+		out.Action = direct(r.Status)
+		return out
+	}
+	out.Action = &routev3.Route_Route{Route: &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: r.Backend},
+		Timeout:          durationpb.New(0),
+	}}
+	return out
+}
+
+func direct(status uint32) *routev3.Route_DirectResponse {
+	return &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}}
+}
+
+// redirect answers 308 to what r matches over plain http. Envoy sets x-forwarded-proto itself, as
+// use_remote_address is on.
+func (b *builder) redirect(r gateway.Route) *routev3.Route {
+	match := routeMatch(r)
+	match.Headers = []*routev3.HeaderMatcher{{
+		Name: "x-forwarded-proto",
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "http"},
+		}},
+	}}
+	return &routev3.Route{Match: match, Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{
+		SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true},
+		PortRedirect:           uint32(b.settings.HTTPSPort),
+		ResponseCode:           routev3.RedirectAction_PERMANENT_REDIRECT,
+	}}}
+}
+
+func fullMatch(regex string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+		SafeRegex: &matcherv3.RegexMatcher{Regex: regex},
+	}}
+}

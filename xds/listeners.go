@@ -1,0 +1,230 @@
+package xds
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/model"
+)
+
+// Names of the listeners.
+const (
+	httpListener  = "http"
+	httpsListener = "https"
+	readyListener = "ready"
+)
+
+func (b *builder) plainListener() *listenerv3.Listener {
+	l := b.listener(httpListener, b.settings.HTTP)
+	l.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: []*listenerv3.Filter{b.httpFilter("http")}}}
+	return l
+}
+
+// tlsListener has a filter chain for each certificate. Whatever may change often is in the virtual hosts: to
+// change a chain is to drain its connections.
+func (b *builder) tlsListener(certificates []gateway.Certificate) *listenerv3.Listener {
+	l := b.listener(httpsListener, b.settings.HTTPS)
+	l.ListenerFilters = []*listenerv3.ListenerFilter{{
+		Name:       "envoy.filters.listener.tls_inspector",
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&inspectorv3.TlsInspector{})},
+	}}
+	taken := map[string]bool{}
+	for _, c := range certificates {
+		chain := b.tlsChain(c.Name)
+		if c.Name == gateway.DefaultCertificateName {
+			l.DefaultFilterChain = chain
+			continue
+		}
+		var names []string
+		for _, name := range c.ServerNames {
+			if strings.Contains(strings.TrimPrefix(name, "*."), "*") || name == "" || taken[name] {
+				b.certificateProblem(c.Name, "server name %q is not usable or is another certificate's", name)
+				continue
+			}
+			taken[name] = true
+			names = append(names, name)
+		}
+		if len(names) == 0 {
+			continue
+		}
+		chain.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: names}
+		if err := chain.ValidateAll(); err != nil {
+			b.certificateProblem(c.Name, "%v", err)
+			continue
+		}
+		l.FilterChains = append(l.FilterChains, chain)
+	}
+	return l
+}
+
+func (b *builder) certificateProblem(name, format string, args ...any) {
+	for _, o := range certificateObjects(name) {
+		b.problems = append(b.problems, model.Problemf(o, "InvalidForEnvoy", format, args...))
+	}
+}
+
+// readinessListener answers 200 to /ready. It is sent last, so until the first configuration is in use a probe
+// finds nobody who listens.
+func (b *builder) readinessListener() *listenerv3.Listener {
+	l := b.listener(readyListener, b.settings.Ready)
+	l.IgnoreGlobalConnLimit = true
+	l.BypassOverloadManager = true
+	answer := func(match *routev3.RouteMatch, status uint32) *routev3.Route {
+		return &routev3.Route{Match: match, Action: direct(status)}
+	}
+	manager := &hcmv3.HttpConnectionManager{
+		StatPrefix: readyListener,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+			Name: readyListener,
+			VirtualHosts: []*routev3.VirtualHost{{Name: readyListener, Domains: []string{"*"}, Routes: []*routev3.Route{
+				answer(&routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: "/ready"}}, 200),
+				answer(&routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}, 404),
+			}}},
+		}},
+		HttpFilters: b.router(),
+	}
+	l.FilterChains = []*listenerv3.FilterChain{{Name: readyListener, Filters: []*listenerv3.Filter{{
+		Name:       "envoy.filters.network.http_connection_manager",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(manager)},
+	}}}}
+	return l
+}
+
+func (b *builder) listener(name string, addr netip.AddrPort) *listenerv3.Listener {
+	return &listenerv3.Listener{
+		Name: name, StatPrefix: name,
+		Address:                       address(addr),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		TrafficDirection:              corev3.TrafficDirection_INBOUND,
+	}
+}
+
+func address(a netip.AddrPort) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       a.Addr().String(),
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())},
+		Ipv4Compat:    a.Addr() == netip.IPv6Unspecified(),
+	}}}
+}
+
+func (b *builder) tlsChain(certificate string) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{
+		Name:                          certificate,
+		TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
+		TransportSocket: &corev3.TransportSocket{
+			Name:       "envoy.transport_sockets.tls",
+			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(tlsContext(certificate))},
+		},
+		Filters: []*listenerv3.Filter{b.stampFilter(certificate), b.httpFilter("https")},
+	}
+}
+
+// tlsContext is Mozilla's "intermediate" configuration without DHE.
+func tlsContext(certificate string) *tlsv3.DownstreamTlsContext {
+	return &tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+		TlsParams: &tlsv3.TlsParameters{
+			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
+			TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+			CipherSuites: []string{
+				"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
+				"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
+				"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
+			},
+			EcdhCurves: []string{"X25519MLKEM768", "X25519", "P-256", "P-384"},
+		},
+		AlpnProtocols:                  []string{"h2", "http/1.1"},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificate, SdsConfig: ads()}},
+	}}
+}
+
+func (b *builder) stampFilter(certificate string) *listenerv3.Filter {
+	value := &statev3.FilterStateValue{
+		Key:        &statev3.FilterStateValue_ObjectKey{ObjectKey: stampKey},
+		FactoryKey: "envoy.network.ip",
+		Value: &statev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+				Specifier: &corev3.DataSource_InlineString{InlineString: stamp(certificate).String()},
+			}},
+		}},
+	}
+	return &listenerv3.Filter{
+		Name: "envoy.filters.network.set_filter_state",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(&setstatev3.Config{
+			OnNewConnection: []*statev3.FilterStateValue{value},
+		})},
+	}
+}
+
+// httpFilter has the settings that Envoy advises for edges (configuration/best_practices/edge). No request has a
+// total time limit: Kubernetes' Ingress knows none, and uploads, server-sent events and WebSockets run for long.
+// What does not move is ended by the stream idle timeout.
+func (b *builder) httpFilter(stat string) *listenerv3.Filter {
+	manager := &hcmv3.HttpConnectionManager{
+		StatPrefix: stat,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			RouteConfigName: routeTable, ConfigSource: ads(),
+		}},
+		HttpFilters:    b.router(),
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+
+		UseRemoteAddress: wrapperspb.Bool(true),
+		// Nobody is internal: whoever is may set x-envoy-* headers, and pods are clients like others.
+		InternalAddressConfig:        &hcmv3.HttpConnectionManager_InternalAddressConfig{},
+		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
+		StripTrailingHostDot:         true,
+		NormalizePath:                wrapperspb.Bool(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT,
+		ServerName:                   "hythe",
+
+		StreamIdleTimeout:     durationpb.New(b.settings.StreamIdleTimeout),
+		RequestHeadersTimeout: durationpb.New(10 * time.Second),
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:                  durationpb.New(15 * time.Minute),
+			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
+		},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams:        wrapperspb.UInt32(100),
+			InitialStreamWindowSize:     wrapperspb.UInt32(64 << 10),
+			InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
+		},
+		AccessLog: b.accessLog(),
+	}
+	return &listenerv3.Filter{
+		Name:       "envoy.filters.network.http_connection_manager",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(manager)},
+	}
+}
+
+func (b *builder) router() []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{{
+		Name:       "envoy.filters.http.router",
+		ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(&routerv3.Router{SuppressEnvoyHeaders: true})},
+	}}
+}
+
+func (b *builder) accessLog() []*accesslogv3.AccessLog {
+	if !b.settings.AccessLog {
+		return nil
+	}
+	return []*accesslogv3.AccessLog{{
+		Name:       "envoy.access_loggers.stdout",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&streamv3.StdoutAccessLog{})},
+	}}
+}

@@ -1,0 +1,74 @@
+package xds
+
+import (
+	"crypto/sha256"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"hythe.dev/hythe/gateway"
+)
+
+// stampKey is the filter state in which a TLS filter chain leaves its stamp.
+const stampKey = "hythe.tls"
+
+// tlsPolicy names the TLS settings that all chains share. Change it with them.
+const tlsPolicy = "tls12-tls13 ecdhe-aead"
+
+// stamp names a certificate and its TLS policy by 120 bits of a hash. The key pair is no part of it: a rotation
+// changes the Secret resource only and drains no connection. It has the form of an IPv6 address, since Envoy's
+// matcher for addresses can be inverted and that for strings cannot.
+func stamp(certificate string) netip.Addr {
+	sum := sha256.Sum256([]byte(tlsPolicy + "\x00" + certificate))
+	sum[0] = 0xfd
+	return netip.AddrFrom16([16]byte(sum[:16]))
+}
+
+// A chainTable answers which filter chain Envoy takes for a server name.
+type chainTable struct {
+	byName map[string]string // SNI value or wildcard → certificate
+}
+
+func newChainTable(certificates []gateway.Certificate) chainTable {
+	t := chainTable{byName: map[string]string{}}
+	for _, c := range certificates {
+		for _, name := range c.ServerNames {
+			t.byName[name] = c.Name
+		}
+	}
+	return t
+}
+
+// certificate returns the certificate for a server name: its own, that of the longest wildcard, or the default.
+// Envoy's wildcards span any number of labels.
+func (t chainTable) certificate(name string) string {
+	if c, ok := t.byName[name]; ok {
+		return c
+	}
+	rest := strings.TrimPrefix(name, "*.")
+	if rest == name {
+		_, rest, _ = strings.Cut(name, ".")
+	}
+	for rest != "" {
+		if c, ok := t.byName["*."+rest]; ok {
+			return c
+		}
+		_, rest, _ = strings.Cut(rest, ".")
+	}
+	return gateway.DefaultCertificateName
+}
+
+// stamps returns the stamps of the chains on which a client may rightly ask for the host: the one that its server
+// name selects and, for a wildcard host, those of the names that it covers.
+func (t chainTable) stamps(host string) []netip.Addr {
+	out := []netip.Addr{stamp(t.certificate(host))}
+	if suffix, ok := strings.CutPrefix(host, "*"); ok {
+		for name, c := range t.byName {
+			if label, ok := strings.CutSuffix(name, suffix); ok && label != "*" && !strings.Contains(label, ".") {
+				out = append(out, stamp(c))
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}

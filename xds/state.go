@@ -1,0 +1,151 @@
+package xds
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"hythe.dev/hythe/internal/model"
+)
+
+// Settings are what a gateway process decides about its Envoy. The zero value is usable.
+type Settings struct {
+	// HTTP, HTTPS and Ready are the addresses that Envoy listens on; defaults 0.0.0.0:8080, :8443 and :8081.
+	// Ready answers 200 to GET /ready, and is opened only after everything else of the first configuration was
+	// acknowledged.
+	HTTP, HTTPS, Ready netip.AddrPort
+	// HTTPSPort is the port that redirects to https name; 0 and 443 are not named.
+	HTTPSPort uint16
+	// ConnectTimeout is for backends that set none; default 1 s.
+	ConnectTimeout time.Duration
+	// StreamIdleTimeout ends a request on which no byte moved for so long; default 5 min.
+	StreamIdleTimeout time.Duration
+	// AccessLog writes a line for each request to Envoy's standard output.
+	AccessLog bool
+}
+
+func (s Settings) withDefaults() Settings {
+	s.HTTP = orAddress(s.HTTP, 8080)
+	s.HTTPS = orAddress(s.HTTPS, 8443)
+	s.Ready = orAddress(s.Ready, 8081)
+	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, time.Second)
+	s.StreamIdleTimeout = cmp.Or(s.StreamIdleTimeout, 5*time.Minute)
+	if s.HTTPSPort == 443 {
+		s.HTTPSPort = 0
+	}
+	return s
+}
+
+func orAddress(a netip.AddrPort, port uint16) netip.AddrPort {
+	if a.IsValid() {
+		return a
+	}
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+}
+
+// A Kind is a type of Envoy resource. The order is that in which a new thing is sent.
+type Kind uint8
+
+// The kinds of resources that are served.
+const (
+	Cluster Kind = iota
+	Endpoints
+	Secret
+	Listener
+	RouteTable
+	VirtualHost
+	kinds
+)
+
+// Kinds lists all kinds in order.
+func Kinds() []Kind {
+	return []Kind{Cluster, Endpoints, Secret, Listener, RouteTable, VirtualHost}
+}
+
+// TypeURL is the name that xDS has for the kind.
+func (k Kind) TypeURL() string {
+	return [kinds]string{
+		"type.googleapis.com/envoy.config.cluster.v3.Cluster",
+		"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+		"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+		"type.googleapis.com/envoy.config.listener.v3.Listener",
+		"type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+		"type.googleapis.com/envoy.config.route.v3.VirtualHost",
+	}[k]
+}
+
+// String is for people and metrics.
+func (k Kind) String() string {
+	return [kinds]string{"cluster", "endpoints", "secret", "listener", "route table", "virtual host"}[k]
+}
+
+// KindOf finds the kind of a type URL.
+func KindOf(typeURL string) (Kind, bool) {
+	for _, k := range Kinds() {
+		if k.TypeURL() == typeURL {
+			return k, true
+		}
+	}
+	return 0, false
+}
+
+// A Resource is one Envoy resource, ready to send. It is never changed.
+type Resource struct {
+	Kind Kind
+	Name string
+	// Version is a hash of the content, so it survives a restart of the gateway.
+	Version string
+	Body    *anypb.Any
+	// Needs names what Envoy must have first: the Clusters of a VirtualHost, the Endpoints of a Cluster, the
+	// Secrets of a Listener.
+	Needs []string
+	// Last holds the resource back until all others have been acknowledged.
+	Last bool
+	// Objects are the Kubernetes objects that asked for the resource.
+	Objects []model.ObjectRef
+}
+
+// Resources is a full configuration of one Envoy.
+type Resources struct {
+	byKind [kinds]map[string]*Resource
+}
+
+// Get returns the named resource, or nil.
+func (r *Resources) Get(kind Kind, name string) *Resource { return r.byKind[kind][name] }
+
+// Len counts the resources of a kind.
+func (r *Resources) Len(kind Kind) int { return len(r.byKind[kind]) }
+
+// Names lists the names of a kind, sorted.
+func (r *Resources) Names(kind Kind) []string {
+	return slices.Sorted(maps.Keys(r.byKind[kind]))
+}
+
+// All yields the resources of a kind, in no order.
+func (r *Resources) All(kind Kind) iter.Seq[*Resource] { return maps.Values(r.byKind[kind]) }
+
+// Put adds a resource, or replaces the one of the same kind and name.
+func (r *Resources) Put(resource *Resource) {
+	if r.byKind[resource.Kind] == nil {
+		r.byKind[resource.Kind] = map[string]*Resource{}
+	}
+	r.byKind[resource.Kind][resource.Name] = resource
+}
+
+// Problem says of a resource what is wrong with it: one Problem for each object that asked for it.
+func (r *Resource) Problem(reason, message string) []model.Problem {
+	objects := r.Objects
+	if len(objects) == 0 {
+		objects = []model.ObjectRef{{Kind: "EnvoyResource", Name: r.Kind.String() + " " + r.Name}}
+	}
+	problems := make([]model.Problem, 0, len(objects))
+	for _, o := range objects {
+		problems = append(problems, model.Problemf(o, reason, "%s %s: %s", r.Kind, r.Name, message))
+	}
+	return problems
+}
