@@ -141,7 +141,7 @@ func routable(a netip.AddrPort) bool {
 	addr := a.Addr().Unmap()
 	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	return a.Port() != 0 && addr.IsGlobalUnicast() && addr.Zone() == "" && addr != broadcast &&
-		!(addr.Is4() && addr.As4()[0] == 0)
+		(!addr.Is4() || addr.As4()[0] != 0)
 }
 
 // firstFew joins the first few of many texts.

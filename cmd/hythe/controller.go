@@ -22,7 +22,7 @@ import (
 )
 
 // defaultGatewayService is the Service of the gateways in the chart, the lab and the examples.
-var defaultGatewayService = model.Key{Namespace: "hythe-system", Name: "hythe-gateway"}
+var defaultGatewayService = model.Key{Namespace: "hythe-system", Name: "gateway"}
 
 func newControllerCommand() *cobra.Command {
 	c := controller{}

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -65,12 +64,7 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 	f.Uint16Var(&g.settings.HTTPSPort, "https-port", 443, "port that redirects from http to https name")
 	f.StringVar(&defaultCertificate, "default-certificate", "", "NAMESPACE/NAME of the Secret for hosts without an own one; self-signed if empty")
 	f.BoolVar(&g.xds.AccessLog, "access-log", false, "let Envoy write a line for each request to its standard output")
-	listen := func(p *netip.AddrPort, name, port, what string) {
-		f.TextVar(p, name, netip.MustParseAddrPort("0.0.0.0:"+port), "address that Envoy listens on for "+what)
-	}
-	listen(&g.xds.HTTP, "listen-http", "8080", "http")
-	listen(&g.xds.HTTPS, "listen-https", "8443", "https")
-	listen(&g.xds.Ready, "listen-ready", "8081", "readiness, path /ready, open when the first configuration is in use")
+	addListenFlags(f, &g)
 	_ = cmd.MarkFlagRequired("node")
 	cmd.AddCommand(newBootstrapCommand())
 	return cmd
@@ -110,6 +104,7 @@ type gatewayProcess struct {
 	allowUIDs    []uint
 	settings     gateway.Settings
 	xds          xds.Settings
+	cache        gateway.Cache
 
 	server *server.Server
 	latest atomic.Pointer[built]
@@ -174,7 +169,7 @@ func (g *gatewayProcess) set(s *model.Snapshot, now time.Time) {
 	var b built
 	var more []model.Problem
 	g.settings.Now = now.Truncate(time.Hour)
-	b.config, b.problems = gateway.Build(s, g.settings)
+	b.config, b.problems = g.cache.Build(s, g.settings)
 	b.resources, more = xds.Build(b.config, g.xds)
 	b.problems = append(b.problems, more...)
 	g.latest.Store(&b)

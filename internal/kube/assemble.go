@@ -246,7 +246,7 @@ func mirror(o *corev1.Endpoints) []*discoveryv1.EndpointSlice { //nolint:staticc
 		for _, p := range subset.Ports {
 			slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &p.Name, Protocol: orTCP(p.Protocol), Port: &p.Port})
 		}
-		add := func(addresses []corev1.EndpointAddress, ready bool) { //nolint:staticcheck // see newObject
+		add := func(addresses []corev1.EndpointAddress, ready bool) {
 			for _, a := range addresses {
 				slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
 					Addresses: []string{a.IP}, NodeName: a.NodeName, TargetRef: a.TargetRef,

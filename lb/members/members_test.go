@@ -139,10 +139,7 @@ func newLAN(names ...string) *lan {
 func (l *lan) boot(name string) {
 	l.boots++
 	l.tables[name] = NewTable(name, l.boots*1000, Config{})
-	var names []string
-	for _, n := range []string{"a", "b", "c"} {
-		names = append(names, n)
-	}
+	names := []string{"a", "b", "c"}
 	l.tables[name].SetPeers(names)
 }
 
@@ -301,7 +298,7 @@ func TestReplay(t *testing.T) {
 			to, h := entry[0].(string), entry[1].(Heartbeat)
 			before := l.tables[to].Alive(time.Now())
 			h.VIPs = vips // to see it, if it is believed
-			l.tables[to].Receive(time.Now(), h)
+			_, _, _ = l.tables[to].Receive(time.Now(), h)
 			if after := l.tables[to].Alive(time.Now()); !reflect.DeepEqual(before, after) {
 				t.Fatalf("%s believed an old message of %s", to, h.Node)
 			}

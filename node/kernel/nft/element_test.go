@@ -99,7 +99,7 @@ func TestOrder(t *testing.T) {
 
 // FuzzEach reads attributes as the kernel, or anybody who claims to be it, may send them.
 func FuzzEach(f *testing.F) {
-	f.Add([]byte(newTable(tableName, "x", 0).Data[4:]))
+	f.Add(newTable(tableName, "x", 0).Data[4:])
 	f.Add([]byte{8, 0, 1, 0, 1, 2, 3, 4, 5, 0, 2, 0, 9})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		total := 0
