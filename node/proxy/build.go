@@ -32,7 +32,7 @@ func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 }
 
 // addNodes adds what the datapath needs to know of the cluster's nodes.
-func (st *State) addNodes(nodes map[string]*model.Node, self string) []model.Problem {
+func (s *State) addNodes(nodes map[string]*model.Node, self string) []model.Problem {
 	var problems []model.Problem
 	if nodes[self] == nil {
 		problems = append(problems, model.Problemf(model.ObjectRef{Kind: "Node", Name: self}, "NodeNotFound",
@@ -50,7 +50,7 @@ func (st *State) addNodes(nodes map[string]*model.Node, self string) []model.Pro
 	var last netip.Prefix
 	for _, p := range ranges {
 		if !last.IsValid() || !last.Overlaps(p) {
-			st.PodRanges[p] = struct{}{}
+			s.PodRanges[p] = struct{}{}
 			last = p
 		}
 	}
