@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hythe.dev/hythe/internal/envoy/binary"
 	"hythe.dev/hythe/internal/lab"
 	"hythe.dev/hythe/internal/lab/demo"
 	"hythe.dev/hythe/internal/lab/echo"
@@ -224,7 +225,7 @@ func newLabServe(f *labFlags) *cobra.Command {
 			if s.Executable, err = os.Executable(); err != nil {
 				return fmt.Errorf("find own program: %w", err)
 			}
-			if s.Envoy, err = lab.FindEnvoy(); err != nil {
+			if s.Envoy, err = binary.Find(); err != nil {
 				return err
 			}
 			return s.Run(cmd.Context())

@@ -22,6 +22,9 @@ import (
 // ErrUp is returned by Up when the lab runs already.
 var ErrUp = errors.New("the lab is up already: end it with hythe lab down")
 
+// lockWait is how long a lab that goes down may take to give its lock back.
+const lockWait = 500 * time.Millisecond
+
 // Options say how to start a lab.
 type Options struct {
 	// Manifests is a folder of manifests.
@@ -64,14 +67,21 @@ func (l Lab) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the lab: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A supervisor that was just killed holds the lock until its last thread is gone.
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(deadline) {
+			continue
+		}
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, ErrUp
 		}
 		return nil, fmt.Errorf("lock the lab: %w", err)
 	}
-	return func() { f.Close() }, nil
 }
 
 // startSupervisor runs "hythe lab serve" in a session of its own. The channel gets its end.
@@ -210,20 +220,4 @@ func (l Lab) clean(keep bool) error {
 	}
 	errs = append(errs, kubelet.KillRecorded(l.pids()), topology.Down(l.Name), l.removeFiles(keep))
 	return errors.Join(errs...)
-}
-
-// FindEnvoy returns the path of the Envoy binary: what ENVOY names, or where scripts/envoy.sh puts it.
-func FindEnvoy() (string, error) {
-	if path := os.Getenv("ENVOY"); path != "" {
-		return path, nil
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find Envoy: %w", err)
-	}
-	path := filepath.Join(cache, "hythe", "envoy", "envoy", "_bin", "envoy")
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("find Envoy: %w: run make envoy, or set ENVOY", err)
-	}
-	return path, nil
 }

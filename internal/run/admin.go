@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -65,6 +67,9 @@ func (a Admin) Serve(ctx context.Context, addr string) error {
 	network, address := "tcp", addr
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, address = "unix", path
+		if err := removeStale(path); err != nil {
+			return err
+		}
 	}
 	l, err := net.Listen(network, address)
 	if err != nil {
@@ -75,6 +80,22 @@ func (a Admin) Serve(ctx context.Context, addr string) error {
 	defer stop()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve admin pages: %w", err)
+	}
+	return nil
+}
+
+// removeStale removes the socket that a killed process left at path. One that somebody still serves stays.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != fs.ModeSocket {
+		return nil // nothing is there, or what Listen will refuse
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return fmt.Errorf("listen for admin pages: another process serves %s: end it, or choose another --admin", path)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove socket of an ended process: %w", err)
 	}
 	return nil
 }

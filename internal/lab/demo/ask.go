@@ -33,8 +33,9 @@ type answer struct {
 	status   int
 	location string
 	took     time.Duration
-	// issuer and names are of the certificate, if TLS was spoken.
-	names []string
+	// names are those of the certificate, if TLS was spoken; verified says whether it was checked against the lab's CA.
+	names    []string
+	verified bool
 	// echo is what the pod said; its Pod is empty when something else answered.
 	echo echo.Answer
 }
@@ -80,7 +81,7 @@ func get(ctx context.Context, ns, rawURL string, to netip.AddrPort, roots *x509.
 	}
 	a := &answer{status: resp.StatusCode, location: resp.Header.Get("Location"), took: time.Since(started)}
 	if resp.TLS != nil {
-		a.names = resp.TLS.PeerCertificates[0].DNSNames
+		a.names, a.verified = resp.TLS.PeerCertificates[0].DNSNames, roots != nil
 	}
 	// Not every answer is a pod's.
 	_ = json.Unmarshal(body, &a.echo)

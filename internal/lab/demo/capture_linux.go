@@ -105,7 +105,7 @@ func (c *capture) see(frame []byte, now time.Time) {
 	}
 	for _, generation := range []map[uint64]sight{c.recent, c.older} {
 		before, ok := generation[id]
-		if ok && now.Sub(before.at) < again && !(reset && before.way == seen.way) {
+		if ok && now.Sub(before.at) < again && (!reset || before.way != seen.way) {
 			c.twice = append(c.twice, fmt.Sprintf("%s to %s, protocol %d, IP id %d, after %s", src, dst, ip[9], binary.BigEndian.Uint16(ip[4:]), now.Sub(before.at)))
 			break
 		}

@@ -229,10 +229,3 @@ func (d *demo) edit(file, old, replacement string) error {
 	}
 	return os.Rename(temporary, path)
 }
-
-// settle waits until the lab waits for nothing.
-func (d *demo) settle(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	return waitSettled(ctx, d.client)
-}

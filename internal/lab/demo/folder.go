@@ -130,8 +130,11 @@ func (d *demo) askRoute(ctx context.Context, h gateway.Host, r gateway.Route, pa
 		if len(endpoints) > 0 && !d.inLab(endpoints) {
 			text += ", since its endpoints are not in the lab"
 		}
-		if len(a.names) > 0 {
+		switch {
+		case a.verified:
 			text += fmt.Sprintf(", certificate of %v", a.names)
+		case scheme == "https://":
+			text += fmt.Sprintf(", certificate of %v, which does not verify against the lab's CA", a.names)
 		}
 		return text, nil
 	})

@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"hythe.dev/hythe/internal/lab/echo"
 	"hythe.dev/hythe/internal/lab/topology"
 )
@@ -151,7 +149,7 @@ func (l *load) http1(ctx context.Context, interval time.Duration) {
 		err := req.Write(conn)
 		var resp *http.Response
 		if err == nil {
-			resp, err = http.ReadResponse(reader, req)
+			resp, err = http.ReadResponse(reader, req) //nolint:bodyclose // done closes it
 		}
 		l.done("HTTP/1.1", resp, started, err)
 		if err != nil || resp.Close {
@@ -162,8 +160,8 @@ func (l *load) http1(ctx context.Context, interval time.Duration) {
 
 // http2 sends requests at their times on one connection, also while others are not answered yet.
 func (l *load) http2(ctx context.Context, interval time.Duration) {
-	var conn *http2.ClientConn
-	var all []*http2.ClientConn
+	var conn *http.ClientConn
+	var all []*http.ClientConn
 	var wg sync.WaitGroup
 	defer func() {
 		wg.Wait()
@@ -171,20 +169,22 @@ func (l *load) http2(ctx context.Context, interval time.Duration) {
 			_ = c.Close()
 		}
 	}()
-	transport := &http2.Transport{}
+	transport := &http.Transport{
+		Protocols:      new(http.Protocols),
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return l.dial(ctx, "h2") },
+	}
+	transport.Protocols.SetHTTP2(true)
 	pace := newPacer(interval)
 	for pace.wait(ctx) {
 		started := time.Now()
-		if conn == nil || !conn.CanTakeNewRequest() {
-			c, err := l.dial(context.WithoutCancel(ctx), "h2")
-			if err == nil {
-				conn, err = transport.NewClientConn(c)
-			}
+		if conn == nil || conn.Err() != nil || conn.Available() == 0 {
+			c, err := transport.NewClientConn(context.WithoutCancel(ctx), "https", l.to.String())
 			if err != nil {
 				conn = nil
 				l.done("HTTP/2", nil, started, err)
 				continue
 			}
+			conn = c
 			all = append(all, conn)
 		}
 		used := conn

@@ -150,7 +150,7 @@ func (d *demo) showFailover(ctx context.Context) {
 		return
 	}
 	for _, fault := range Faults() {
-		d.check(fmt.Sprintf("%s", fault), func() (string, error) {
+		d.check(string(fault), func() (string, error) {
 			t, err := d.failover.Try(ctx, fault)
 			if err != nil {
 				return "", fmt.Errorf("%w (%s)", err, t)

@@ -14,7 +14,7 @@ import (
 func TestAnswer(t *testing.T) {
 	server := httptest.NewServer(Server{Pod: "web-1", Namespace: "shop", Node: "node1", Container: "web", Version: "v1"})
 	defer server.Close()
-	req, _ := http.NewRequest("GET", server.URL+"/cart?status=418", nil)
+	req, _ := http.NewRequest(http.MethodGet, server.URL+"/cart?status=418", nil)
 	req.Host = "shop.example.com"
 	req.Header.Set("X-Forwarded-For", "198.51.100.10")
 	resp, err := http.DefaultClient.Do(req)
@@ -26,7 +26,7 @@ func TestAnswer(t *testing.T) {
 	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode != 418 {
+	if resp.StatusCode != http.StatusTeapot {
 		t.Errorf("status %d, want 418", resp.StatusCode)
 	}
 	if a.Pod != "web-1" || a.Version != "v1" || a.Host != "shop.example.com" || a.Path != "/cart?status=418" ||
@@ -39,7 +39,7 @@ func TestFetchOnlyLoopback(t *testing.T) {
 	s := Server{}
 	for _, target := range []string{"http://203.0.113.1/", "https://localhost/", "file:///etc/passwd", "http://localhost.example.com/"} {
 		w := httptest.NewRecorder()
-		s.ServeHTTP(w, httptest.NewRequest("GET", "/?fetch="+target, nil))
+		s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/?fetch="+target, nil))
 		if w.Code != http.StatusBadRequest {
 			t.Errorf("fetch %s: status %d, want 400", target, w.Code)
 		}

@@ -12,8 +12,11 @@ import (
 )
 
 // Do runs f with the thread of the calling goroutine in the named namespace. Sockets that f opens and processes that
-// it starts are of that namespace; goroutines that it starts are not in it.
+// it starts are of that namespace; goroutines that it starts are not in it. An empty name is the current namespace.
 func Do(name string, f func() error) error {
+	if name == "" {
+		return f()
+	}
 	target, err := netns.GetFromName(name)
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", name, err)
@@ -39,11 +42,8 @@ func Do(name string, f func() error) error {
 	return ferr
 }
 
-// Start starts cmd in the named namespace; an empty name is the current one.
+// Start starts cmd in the named namespace.
 func Start(name string, cmd *exec.Cmd) error {
-	if name == "" {
-		return cmd.Start()
-	}
 	return Do(name, cmd.Start)
 }
 

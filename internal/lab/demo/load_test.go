@@ -1,0 +1,66 @@
+package demo
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A server that fails now and then: each failure is counted as lost, once, and nothing is asked again.
+func TestLoadCountsWhatIsLost(t *testing.T) {
+	var asked, refused, cut atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		switch n := asked.Add(1); {
+		case n%10 == 0:
+			refused.Add(1)
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case n%17 == 0:
+			cut.Add(1)
+			panic(http.ErrAbortHandler) // HTTP/1.1: the connection is closed; HTTP/2: the stream is reset
+		default:
+			fmt.Fprint(w, `{"pod": "web-1", "version": "v1"}`)
+		}
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	l := &load{to: netip.MustParseAddrPort(server.Listener.Addr().String()), host: "example.com", path: "/", roots: roots, rate: 800}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan tally, 1)
+	go func() { ended <- l.run(ctx) }()
+	for deadline := time.Now().Add(20 * time.Second); asked.Load() < 400; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d requests in 20 s", asked.Load())
+		}
+	}
+	cancel()
+	got := <-ended
+	if int64(got.requests()) != asked.Load() {
+		t.Errorf("%d requests counted, the server saw %d", got.requests(), asked.Load())
+	}
+	if want := refused.Load() + cut.Load(); int64(len(got.lost)) != want {
+		t.Errorf("%d lost, want %d; the first: %s", len(got.lost), want, strings.Join(got.lost[:min(3, len(got.lost))], "\n"))
+	}
+	if got.byProtocol["HTTP/1.1"] == 0 || got.byProtocol["HTTP/2"] == 0 {
+		t.Errorf("answered by protocol: %v", got.byProtocol)
+	}
+}
+
+// Nobody listens: every attempt is lost.
+func TestLoadCountsConnectionErrors(t *testing.T) {
+	l := &load{to: netip.MustParseAddrPort("127.0.0.1:1"), host: "example.com", path: "/", rate: 800}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if got := l.run(ctx); len(got.lost) == 0 || len(got.took) > 0 {
+		t.Errorf("%d lost, %d answered", len(got.lost), len(got.took))
+	}
+}
