@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,12 +16,13 @@ func TestSinkRetriesNewest(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		latest := NewLatest[int]()
 		var got []int
-		fail := true
+		var fail atomic.Bool
+		fail.Store(true)
 		done := make(chan error, 1)
 		go func() {
 			done <- Sink(ctx, latest, func(_ context.Context, v int) error {
 				got = append(got, v)
-				if fail {
+				if fail.Load() {
 					return errors.New("no")
 				}
 				return nil
@@ -32,7 +34,7 @@ func TestSinkRetriesNewest(t *testing.T) {
 		time.Sleep(Retry + time.Millisecond) // one retry
 		latest.Put(3)
 		synctest.Wait()
-		fail = false
+		fail.Store(false)
 		time.Sleep(10 * Retry)
 		latest.Put(4)
 		synctest.Wait()
