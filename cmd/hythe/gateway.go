@@ -97,6 +97,9 @@ func newBootstrapCommand() *cobra.Command {
 	return cmd
 }
 
+// rebuildEvery is how soon it is noticed that a certificate became valid, or expired.
+const rebuildEvery = 10 * time.Minute
+
 // A gatewayProcess serves the Envoy of one node.
 type gatewayProcess struct {
 	process
@@ -144,16 +147,16 @@ func (g *gatewayProcess) run(ctx context.Context) error {
 	)
 }
 
-// build hands each new snapshot to the server, and the last one again each hour, since certificates expire.
+// build hands each new snapshot to the server, and the last one again regularly, since certificates expire.
 func (g *gatewayProcess) build(ctx context.Context, snapshots *run.Latest[*model.Snapshot]) error {
-	hourly := time.NewTicker(time.Hour)
-	defer hourly.Stop()
+	regularly := time.NewTicker(rebuildEvery)
+	defer regularly.Stop()
 	var last *model.Snapshot
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hourly.C:
+		case <-regularly.C:
 		case <-snapshots.Ready():
 			if s, ok := snapshots.Take(); ok {
 				last = s
@@ -168,7 +171,7 @@ func (g *gatewayProcess) build(ctx context.Context, snapshots *run.Latest[*model
 func (g *gatewayProcess) set(s *model.Snapshot, now time.Time) {
 	var b built
 	var more []model.Problem
-	g.settings.Now = now.Truncate(time.Hour)
+	g.settings.Now = now
 	b.config, b.problems = g.cache.Build(s, g.settings)
 	b.resources, more = xds.Build(b.config, g.xds)
 	b.problems = append(b.problems, more...)

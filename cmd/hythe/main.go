@@ -8,13 +8,31 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
 // version is set by the linker.
-var version = "unknown"
+var version string
+
+// versionText falls back to what the Go toolchain recorded.
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return info.Main.Version
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -55,7 +73,7 @@ LoadBalancer addresses announced by ARP, a node overlay, a CNI plugin and the Se
 Try it without a cluster:
   hythe lab demo              a cluster of network namespaces, and a request through all of it
   hythe translate -f FILE     what an Ingress would serve, offline`,
-		Version:       version,
+		Version:       versionText(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

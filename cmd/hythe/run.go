@@ -31,7 +31,10 @@ func newRunCommand() *cobra.Command {
 		Long: `Controller, gateway, node agent and an Envoy on this one machine. Manifests come from a folder that is
 watched: Ingresses, Services, Secrets, and EndpointSlices that name the endpoints. A Node object with this
 machine's name, address and podCIDRs is needed for the overlay; without one, or without root, leave the
-node agent out: --parts controller,gateway,envoy.`,
+node agent out: --parts controller,gateway,envoy.
+
+What the node agent put into the kernel stays when this ends, so that traffic goes on: the nftables table
+"inet hythe" and the link hythe.vxlan.`,
 		Example: `  # Ingress on ports 80 and 443 of this machine, to endpoints that EndpointSlices name
   hythe run --manifests manifests/ --parts gateway,envoy --listen-http 0.0.0.0:80 --listen-https 0.0.0.0:443`,
 		Args: cobra.NoArgs,
@@ -45,6 +48,7 @@ node agent out: --parts controller,gateway,envoy.`,
 	f.StringSliceVar(&r.parts, "parts", allParts, "what to run")
 	f.StringArrayVar(&r.gateway.settings.Classes, "class", nil, "serve Ingresses of this class, whatever IngressClass objects say; may be repeated")
 	f.BoolVar(&r.withoutClass, "without-class", false, "serve Ingresses and LoadBalancer Services that name no class")
+	f.Uint16Var(&r.gateway.settings.HTTPSPort, "https-port", 0, "port that redirects from http to https name (default: that of --listen-https)")
 	f.StringVar(&r.envoy, "envoy", "", "path of the Envoy binary (default: found)")
 	f.StringVar(&r.node.heartbeatKey, "heartbeat-key", "", "file with the key that all nodes share; without it no VIP is announced")
 	f.StringVar(&r.node.cniConfDir, "cni-conf-dir", "", "install the CNI plugin for the runtime that reads this folder")
@@ -83,6 +87,9 @@ func (r *runner) run(ctx context.Context) error {
 		return fmt.Errorf("make folder: %w", err)
 	}
 	r.state = filepath.Join(r.data, "state")
+	if r.gateway.settings.HTTPSPort == 0 {
+		r.gateway.settings.HTTPSPort = r.gateway.xds.HTTPS.Port()
+	}
 	c := controller{settings: lb.Settings{GatewayService: defaultGatewayService, WithoutClass: r.withoutClass}}
 	var tasks []func(context.Context) error
 	for _, part := range []struct {

@@ -174,3 +174,10 @@ func BenchmarkAllocate(b *testing.B) {
 		l.Free(request(999), 0)
 	}
 }
+
+// TestSweepFindsTheBootIDFile runs as the agent does: without a file of its own.
+func TestSweepFindsTheBootIDFile(t *testing.T) {
+	if ended, err := Sweep(t.TempDir(), "", Now(), 0); ended != 0 || err != nil {
+		t.Errorf("Sweep ended %d, error %v", ended, err)
+	}
+}

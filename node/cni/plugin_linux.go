@@ -208,7 +208,7 @@ func readConfigs(stdin []byte) (netConf, Config, error) {
 }
 
 // Sweep ends leases that were given more than age ago and whose link is gone, for runtimes that never call GC.
-// It returns how many. It runs in the node's namespace.
+// It returns how many. It runs in the node's namespace. An empty bootIDFile means the constant of that name.
 func Sweep(dataDir, bootIDFile string, now, age Uptime) (int, error) {
 	links, err := link.PodLinks()
 	if err != nil {

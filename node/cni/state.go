@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,5 +124,5 @@ func parseNetConf(data []byte) (netConf, error) {
 }
 
 func (c netConf) store() store {
-	return store{dir: filepath.Join(c.DataDir, "cni"), bootIDFile: c.BootIDFile}
+	return store{dir: filepath.Join(c.DataDir, "cni"), bootIDFile: cmp.Or(c.BootIDFile, BootIDFile)}
 }
