@@ -1,63 +1,38 @@
 package xds
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
-	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // TestBuild compares the text forms of Configs in testdata. In them "match: 1" is a prefix.
 func TestBuild(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no test files: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var config gateway.Config
-			if err := yaml.UnmarshalStrict(archive.Files[0].Data, &config); err != nil {
-				t.Fatal(err)
-			}
-			resources, problems := Build(config, Settings{})
-			got := resources.String()
-			for _, p := range problems {
-				got += "problem " + p.String() + "\n"
-			}
-			again, _ := Build(config, Settings{})
-			for _, kind := range Kinds() {
-				for _, name := range resources.Names(kind) {
-					a, b := resources.Get(kind, name), again.Get(kind, name)
-					if a.Version != b.Version || !proto.Equal(a.Body, b.Body) {
-						t.Errorf("%s %s differs when it is built again", kind, name)
-					}
+	golden.Archives(t, "testdata/*.txtar", func(t *testing.T, archive *golden.Archive) {
+		var config gateway.Config
+		if err := yaml.UnmarshalStrict(archive.Files[0].Data, &config); err != nil {
+			t.Fatal(err)
+		}
+		resources, problems := Build(config, Settings{})
+		got := resources.String()
+		for _, p := range problems {
+			got += "problem " + p.String() + "\n"
+		}
+		again, _ := Build(config, Settings{})
+		for _, kind := range Kinds() {
+			for _, name := range resources.Names(kind) {
+				a, b := resources.Get(kind, name), again.Get(kind, name)
+				if a.Version != b.Version || !proto.Equal(a.Body, b.Body) {
+					t.Errorf("%s %s differs when it is built again", kind, name)
 				}
 			}
-			if *update {
-				archive.Files = []txtar.File{archive.Files[0], {Name: "xds", Data: []byte(got)}}
-				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if len(archive.Files) != 2 || got != string(archive.Files[1].Data) {
-				t.Errorf("it differs from %s; got:\n%s", file, got)
-			}
-		})
-	}
+		}
+		archive.Want(t, "xds", got)
+	})
 }
 
 func TestChainTable(t *testing.T) {

@@ -43,7 +43,9 @@ func HostName(resource string) string {
 
 // routeConfiguration never changes: the hosts are resources of their own.
 func routeConfiguration() *routev3.RouteConfiguration {
-	return &routev3.RouteConfiguration{Name: routeTable, Vhds: &routev3.Vhds{ConfigSource: ads()}}
+	return &routev3.RouteConfiguration{
+		Name: routeTable, Vhds: &routev3.Vhds{ConfigSource: ads()}, RequestHeadersToAdd: identify,
+	}
 }
 
 // addHosts makes the virtual hosts. There is always one for the domain "*": Envoy waits long for a table that has
@@ -186,13 +188,14 @@ func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
 }
 
 func routeMatch(r gateway.Route) *routev3.RouteMatch {
+	path := CanonicalPath(r.Path)
 	switch {
 	case r.Match == gateway.Exact:
-		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: r.Path}}
-	case r.Path == "/":
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}}
+	case path == "/":
 		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
 	default:
-		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: r.Path}}
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: path}}
 	}
 }
 

@@ -183,6 +183,8 @@ func (b *builder) httpFilter(stat string) *listenerv3.Filter {
 		HttpFilters:    b.router(),
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 
+		EarlyHeaderMutationExtensions: b.dropForgeable(),
+
 		UseRemoteAddress: wrapperspb.Bool(true),
 		// Nobody is internal: whoever is may set x-envoy-* headers, and pods are clients like others.
 		InternalAddressConfig:        &hcmv3.HttpConnectionManager_InternalAddressConfig{},
@@ -199,6 +201,8 @@ func (b *builder) httpFilter(stat string) *listenerv3.Filter {
 			IdleTimeout:                  durationpb.New(15 * time.Minute),
 			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
 		},
+		// Old proxies and health checks still speak it.
+		HttpProtocolOptions: &corev3.Http1ProtocolOptions{AcceptHttp_10: true},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 			MaxConcurrentStreams:        wrapperspb.UInt32(100),
 			InitialStreamWindowSize:     wrapperspb.UInt32(64 << 10),

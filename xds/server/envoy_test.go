@@ -98,7 +98,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = p.Stop()
+		_ = p.Wait() // the test's context, which has just ended, ends Envoy
 		if t.Failed() || testing.Verbose() {
 			t.Logf("Envoy's log:\n%s", r.log.String())
 		}

@@ -77,12 +77,7 @@ func (s *Server) Set(resources xds.Resources) {
 // Changed is readable when Status may have changed.
 func (s *Server) Changed() <-chan struct{} { return s.changed }
 
-func (s *Server) signal() {
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
-}
+func (s *Server) signal() { run.Wake(s.changed) }
 
 // Run listens and serves until ctx is done.
 func (s *Server) Run(ctx context.Context) error {

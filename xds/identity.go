@@ -1,0 +1,52 @@
+package xds
+
+import (
+	rulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+)
+
+// forgeable are the headers by which a client could pass for another, or for a proxy before us. None is trusted: Hythe
+// is the first proxy of a request. Envoy itself would append to X-Forwarded-For, and pods that read its first entry
+// believe it.
+var forgeable = []*matcherv3.StringMatcher{
+	headerPrefix("x-forwarded-"), headerPrefix("x-original-"), headerPrefix("x-envoy-"),
+	headerName("forwarded"), headerName("x-real-ip"),
+}
+
+// identify are the headers that say who the client is, beside those that Envoy sets: X-Forwarded-For and
+// X-Forwarded-Proto. Pods behind ingress-nginx read these.
+var identify = []*corev3.HeaderValueOption{
+	overwrite("x-real-ip", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+	overwrite("x-forwarded-host", "%REQ(:AUTHORITY)%"),
+}
+
+// dropForgeable removes headers before Envoy looks at any.
+func (b *builder) dropForgeable() []*corev3.TypedExtensionConfig {
+	var mutations []*rulesv3.HeaderMutation
+	for _, m := range forgeable {
+		mutations = append(mutations, &rulesv3.HeaderMutation{Action: &rulesv3.HeaderMutation_RemoveOnMatch_{
+			RemoveOnMatch: &rulesv3.HeaderMutation_RemoveOnMatch{KeyMatcher: m},
+		}})
+	}
+	return []*corev3.TypedExtensionConfig{{
+		Name:        "envoy.http.early_header_mutation.header_mutation",
+		TypedConfig: b.any(&earlyv3.HeaderMutation{Mutations: mutations}),
+	}}
+}
+
+func headerPrefix(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: s}}
+}
+
+func headerName(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
+}
+
+func overwrite(name, format string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: name, Value: format},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
