@@ -10,7 +10,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-root lint build envoy setup golden fuzz bench clean
+.PHONY: help demo test test-fast test-root test-api lint build envoy setup golden fuzz bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test-fast: ## Run the tests that need neither root nor Envoy
 test-root: setup envoy build ## Run all tests, none skipped; needs root
 	LAB=strict $(GO) test -p 1 -timeout 9m ./...
 
+test-api: ## Run the tests against a real Kubernetes API server; the first time builds it, some minutes
+	@./scripts/apiserver.sh build
+	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m ./internal/kube/... ./cmd/hythe
+
 lint: $(LINT) ## Run the linters, the import boundaries among them
 	$(GO) vet ./...
 	$(LINT) run
@@ -40,7 +44,10 @@ setup: ## Install the Debian packages that tests and demo use
 	@./scripts/setup.sh
 
 golden: ## Rewrite the golden files of the tests from what the code does now: read the diff
-	$(GO) test -short ./... -update
+	$(GO) test -short $$(grep -rl --include='*_test.go' internal/golden . | xargs -n 1 dirname | sort -u) -update
+
+bench: ## Run the benchmarks
+	$(GO) test -run '^$$' -bench . -short ./gateway/... ./lb/... ./node/...
 
 fuzz: ## Run each fuzz target for a short while (FUZZTIME=30s)
 	@./scripts/fuzz.sh

@@ -65,7 +65,7 @@ func resolve(services map[model.Key]*corev1.Service, namespace string, b *networ
 		if wanted.Name != "" && port.Name != wanted.Name || wanted.Name == "" && port.Port != wanted.Number {
 			continue
 		}
-		if protocolOf(port) == corev1.ProtocolTCP {
+		if model.ProtocolOf(port) == corev1.ProtocolTCP {
 			return servicePort{key, port}, nil
 		}
 		other = port
@@ -76,13 +76,6 @@ func resolve(services map[model.Key]*corev1.Service, namespace string, b *networ
 	}
 	return servicePort{}, &refusal{"PortNotFound",
 		fmt.Sprintf("Service %s has no port %s; it has %s", key, portText(wanted), portsText(service))}
-}
-
-func protocolOf(port *corev1.ServicePort) corev1.Protocol {
-	if port.Protocol == "" {
-		return corev1.ProtocolTCP
-	}
-	return port.Protocol
 }
 
 func portText(p networkingv1.ServiceBackendPort) string {
@@ -113,7 +106,7 @@ func portsText(service *corev1.Service) string {
 func buildEndpoints(p servicePort, endpoints *model.ServiceEndpoints) (EndpointSet, []model.Problem) {
 	set := EndpointSet{Name: p.name()}
 	var refused []string
-	all := endpoints.Port(p.port.Name, protocolOf(p.port))
+	all := endpoints.Port(p.port.Name, model.ProtocolOf(p.port))
 	allowed := make([]model.Endpoint, 0, len(all))
 	for _, e := range all {
 		if !routable(e.AddrPort) {

@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"bytes"
 	"encoding/base64"
-	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,14 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/tools/txtar"
-
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/golden"
 	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/model"
 )
-
-var update = flag.Bool("update", false, "rewrite the wanted results in testdata")
 
 // now is the time at which test certificates are checked.
 var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -28,32 +24,11 @@ var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 // the Problems and the skipped Ingresses. Optional "settings" has one word in each line. CERT(names) and
 // KEY(names) in a manifest stand for a key pair made for these names; see pairs_test.go.
 func TestBuild(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no cases: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			snapshot, settings := input(t, archive)
-			got := describe(snapshot, settings)
-			checkBuild(t, snapshot, settings)
-			want := section(archive, "want")
-			if *update {
-				want.Data = []byte(got)
-				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if got != string(want.Data) {
-				t.Errorf("got:\n%s\nwant:\n%s", got, want.Data)
-			}
-		})
-	}
+	golden.Archives(t, "testdata/*.txtar", func(t *testing.T, archive *golden.Archive) {
+		snapshot, settings := input(t, archive)
+		checkBuild(t, snapshot, settings)
+		archive.Want(t, "want", describe(snapshot, settings))
+	})
 }
 
 // describe is everything that a person sees of a Build.
@@ -70,19 +45,9 @@ func describe(s *model.Snapshot, settings gateway.Settings) string {
 	return b.String()
 }
 
-func section(archive *txtar.Archive, name string) *txtar.File {
-	for i := range archive.Files {
-		if archive.Files[i].Name == name {
-			return &archive.Files[i]
-		}
-	}
-	archive.Files = append(archive.Files, txtar.File{Name: name})
-	return &archive.Files[len(archive.Files)-1]
-}
-
 var pairReference = regexp.MustCompile(`(CERT|KEY)\(([^)]*)\)`)
 
-func input(t *testing.T, archive *txtar.Archive) (*model.Snapshot, gateway.Settings) {
+func input(t *testing.T, archive *golden.Archive) (*model.Snapshot, gateway.Settings) {
 	dir := t.TempDir()
 	settings := gateway.Settings{Now: now}
 	for _, file := range archive.Files {

@@ -167,14 +167,8 @@ func ignoredAnnotations(ing *networkingv1.Ingress) []string {
 
 // older orders Ingresses by age: the oldest first, those without a creation time last, then by namespace and name.
 func older(a, b *request) int {
-	x, y := a.ingress.CreationTimestamp, b.ingress.CreationTimestamp
-	if x.IsZero() != y.IsZero() {
-		if y.IsZero() {
-			return -1
-		}
-		return 1
-	}
-	return cmp.Or(x.Compare(y.Time), model.CompareKeys(a.key, b.key))
+	x, y := a.ingress.CreationTimestamp.Time, b.ingress.CreationTimestamp.Time
+	return cmp.Or(model.CompareAge(x, y), model.CompareKeys(a.key, b.key))
 }
 
 // protections are the annotations of ingress-nginx that restrict who may come in.

@@ -119,6 +119,7 @@ func (c *certificates) add(r *request, t *tlsRequest) []model.Problem {
 		return problems
 	}
 	if len(t.hosts) == 0 {
+		// They are kept in the request, since request.redirects asks for them too: certificates are built before hosts.
 		if t.hosts = pair.serverNames(); len(t.hosts) == 0 {
 			report("NoServerName", "its TLS entry names no hosts and neither does the certificate in Secret %s; it is not used", t.secret)
 		}

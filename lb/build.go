@@ -2,6 +2,7 @@ package lb
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -122,20 +123,9 @@ func (b *builder) readServices() []*want {
 		wants = append(wants, w)
 	}
 	slices.SortFunc(wants, func(x, y *want) int {
-		return cmp.Or(compareAge(x.created, y.created), model.CompareKeys(x.key, y.key))
+		return cmp.Or(model.CompareAge(x.created, y.created), model.CompareKeys(x.key, y.key))
 	})
 	return wants
-}
-
-// compareAge orders the older first; objects without a time come last.
-func compareAge(a, b time.Time) int {
-	if a.IsZero() != b.IsZero() {
-		if a.IsZero() {
-			return 1
-		}
-		return -1
-	}
-	return a.Compare(b)
 }
 
 // families follows spec.ipFamilies and spec.ipFamilyPolicy; a Service without them is given IPv4.
@@ -197,12 +187,7 @@ func (b *builder) keep(wants []*want) {
 		byKey[w.key] = w
 	}
 	b.released = map[model.Key]bool{}
-	names := make([]string, 0, len(b.snapshot.Claims))
-	for name := range b.snapshot.Claims {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(b.snapshot.Claims)) {
 		c := b.snapshot.Claims[name]
 		a, err := parseAddr(c.Spec.Address)
 		if err != nil || v1alpha1.ClaimName(a) != name {
@@ -381,12 +366,9 @@ func (b *builder) allClaims() []*v1alpha1.AddressClaim {
 			byName[c.Name] = c
 		}
 	}
-	out := make([]*v1alpha1.AddressClaim, 0, len(byName))
-	for _, c := range byName {
-		out = append(out, c)
-	}
-	slices.SortFunc(out, func(x, y *v1alpha1.AddressClaim) int { return claimAddr(x).Compare(claimAddr(y)) })
-	return out
+	return slices.SortedFunc(maps.Values(byName), func(x, y *v1alpha1.AddressClaim) int {
+		return claimAddr(x).Compare(claimAddr(y))
+	})
 }
 
 // addresses lists the addresses of a Service that clients can reach, its first family first.

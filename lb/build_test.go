@@ -2,92 +2,54 @@ package lb
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/golden"
 	"hythe.dev/hythe/internal/model"
 )
-
-var update = flag.Bool("update", false, "rewrite the expected text of testdata")
 
 // TestBuild runs each file of testdata/build: objects in, text out. A file with "again.yaml" is built twice: the
 // second time with the claims of the first and these objects instead.
 func TestBuild(t *testing.T) {
-	files, err := filepath.Glob("testdata/build/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no test files: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
+	golden.Archives(t, "testdata/build/*.txtar", func(t *testing.T, archive *golden.Archive) {
+		settings := Settings{
+			WithoutClass:   bytes.Contains(archive.Comment, []byte("without class")),
+			GatewayService: model.Key{Namespace: "hythe", Name: "gateway"},
+		}
+		var claims []*v1alpha1.AddressClaim
+		for _, f := range archive.Files {
+			if !strings.HasSuffix(f.Name, ".yaml") {
+				continue
 			}
-			settings := Settings{
-				WithoutClass:   bytes.Contains(archive.Comment, []byte("without class")),
-				GatewayService: model.Key{Namespace: "hythe", Name: "gateway"},
+			s := readSnapshot(t, f.Data)
+			for _, c := range claims {
+				s.Claims[c.Name] = c
 			}
-			var claims []*v1alpha1.AddressClaim
-			for i := range archive.Files {
-				f := &archive.Files[i]
-				if !strings.HasSuffix(f.Name, ".yaml") {
-					continue
-				}
-				s := readSnapshot(t, f.Data)
-				for _, c := range claims {
-					s.Claims[c.Name] = c
-				}
-				state, problems := Build(s, settings)
-				checkState(t, s, state)
-				claims = state.Claims
-				compare(t, archive, strings.TrimSuffix(f.Name, ".yaml")+".want", textOf(state, problems))
-			}
-			if *update {
-				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-		})
-	}
+			state, problems := Build(s, settings)
+			checkState(t, s, state)
+			claims = state.Claims
+			archive.Want(t, strings.TrimSuffix(f.Name, ".yaml")+".want", textOf(state, problems))
+		}
+	})
 }
 
 func textOf(state State, problems []model.Problem) string {
 	var b strings.Builder
-	b.WriteString(state.Text())
+	b.WriteString(state.String())
 	for _, p := range problems {
 		fmt.Fprintf(&b, "problem %s\n", p)
 	}
 	return b.String()
-}
-
-func compare(t *testing.T, archive *txtar.Archive, name, got string) {
-	t.Helper()
-	for i := range archive.Files {
-		if f := &archive.Files[i]; f.Name == name {
-			if string(f.Data) != got && !*update {
-				t.Errorf("%s:\n%s\nwant:\n%s", name, got, f.Data)
-			}
-			f.Data = []byte(got)
-			return
-		}
-	}
-	if !*update {
-		t.Fatalf("no file %s", name)
-	}
-	archive.Files = append(archive.Files, txtar.File{Name: name, Data: []byte(got)})
 }
 
 // checkState holds for every input: no address twice, at most one of a family for a Service.
@@ -204,7 +166,7 @@ func TestBuildChurn(t *testing.T) {
 		}}
 		state, problems := Build(s, Settings{})
 		again, _ := Build(s, Settings{})
-		if state.Text() != again.Text() {
+		if state.String() != again.String() {
 			t.Fatalf("round %d: two builds differ", round)
 		}
 		checkState(t, s, state)
@@ -248,7 +210,7 @@ func TestFreedAddressRests(t *testing.T) {
 	key, svc := testService(9)
 	s.Services[key] = svc
 	if state := give(); s.Claims["203.0.113.3"] == nil || s.Claims["203.0.113.1"] != nil {
-		t.Errorf("the new Service was not given the next address:\n%s", state.Text())
+		t.Errorf("the new Service was not given the next address:\n%s", state.String())
 	}
 }
 

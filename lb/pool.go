@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/bits"
 	"net/netip"
@@ -211,12 +212,8 @@ func (p *pool) after(a netip.Addr) netip.Addr {
 // readPools reads all pools, the oldest first. An entry that overlaps an earlier one, or a pod range, is left
 // out; the rest of its pool is used.
 func readPools(s *model.Snapshot) ([]*pool, []model.Problem) {
-	objects := make([]*v1alpha1.AddressPool, 0, len(s.Pools))
-	for _, o := range s.Pools {
-		objects = append(objects, o)
-	}
-	slices.SortFunc(objects, func(a, b *v1alpha1.AddressPool) int {
-		return cmp.Or(compareAge(a.CreationTimestamp.Time, b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	objects := slices.SortedFunc(maps.Values(s.Pools), func(a, b *v1alpha1.AddressPool) int {
+		return cmp.Or(model.CompareAge(a.CreationTimestamp.Time, b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
 	taken := podRanges(s)
 	var pools []*pool
@@ -255,12 +252,7 @@ type namedRange struct {
 
 func podRanges(s *model.Snapshot) *namedRanges {
 	t := &namedRanges{}
-	names := make([]string, 0, len(s.Nodes))
-	for name := range s.Nodes {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
 		for _, p := range s.Nodes[name].PodCIDRs {
 			r := prefixRange(p)
 			if _, ok := t.overlapping(r); !ok {

@@ -50,7 +50,7 @@ type PoolStatus struct {
 	Status v1alpha1.AddressPoolStatus
 }
 
-// Reasons of the Problems that Build returns.
+// Reasons of the Problems that Build and VIPs return.
 const (
 	ReasonInvalidAddresses     = "InvalidAddresses"     // an entry of a pool cannot be read or used
 	ReasonOverlappingAddresses = "OverlappingAddresses" // an entry of a pool overlaps another or a pod range
@@ -63,4 +63,5 @@ const (
 	ReasonAddressInUse         = "AddressInUse"         // a requested address belongs to somebody else
 	ReasonOutOfPool            = "OutOfPool"            // a claimed address is no longer in a pool; it is kept
 	ReasonNotAnnounced         = "NotAnnounced"         // nothing announces addresses of this family yet
+	ReasonInvalidProbe         = "InvalidProbe"         // v1alpha1.ProbeAnnotation cannot be read
 )

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Text is one line per object, for people.
-func (s State) Text() string {
+// String is one line per object, for people.
+func (s State) String() string {
 	var b strings.Builder
 	for _, p := range s.Pools {
 		fmt.Fprintf(&b, "pool %s: %d of %d addresses claimed\n", p.Pool, p.Status.Claimed, p.Status.Addresses)

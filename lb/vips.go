@@ -40,9 +40,6 @@ type Target struct {
 	Path     string
 }
 
-// ReasonInvalidProbe is the reason of a Problem about v1alpha1.ProbeAnnotation.
-const ReasonInvalidProbe = "InvalidProbe"
-
 // VIPs lists the addresses that claims tell nodes to announce by ARP, sorted, as seen from the node self.
 func VIPs(s *model.Snapshot, self string) ([]VIP, []model.Problem) {
 	var out []VIP

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +35,8 @@ func newControllerCommand() *cobra.Command {
 		Short: "Give addresses to LoadBalancer Services; write claims and status",
 		Long: `The controller gives addresses of AddressPools to LoadBalancer Services of class ` + v1alpha1.LoadBalancerClass + `,
 records each in an AddressClaim, and writes the status of Services and Ingresses. One controller at a
-time works on a state folder; it holds a lock there. It needs no privileges and reads no Secrets.`,
+time does so: the holder of a Lease, or of a lock in the state folder. It needs no privileges and reads
+no Secrets.`,
 		Example: "  hythe controller --manifests manifests/ --state state/",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,6 +52,7 @@ time works on a state folder; it holds a lock there. It needs no privileges and 
 	}
 	c.addFlags(cmd, "127.0.0.1:9901")
 	cmd.Flags().StringVar(&service, "gateway-service", service, "NAMESPACE/NAME of the gateways' Service, whose addresses Ingresses get")
+	cmd.Flags().StringVar(&c.namespace, "namespace", defaultGatewayService.Namespace, "namespace of the Lease that controllers compete for")
 	cmd.Flags().BoolVar(&c.settings.WithoutClass, "without-class", false, "serve LoadBalancer Services without spec.loadBalancerClass too")
 	return cmd
 }
@@ -55,8 +60,10 @@ time works on a state folder; it holds a lock there. It needs no privileges and 
 // A controller turns snapshots into claims and status.
 type controller struct {
 	process
-	settings lb.Settings
+	settings  lb.Settings
+	namespace string
 
+	newest atomic.Pointer[model.Snapshot]
 	latest atomic.Pointer[lb.State]
 	issues atomic.Pointer[[]model.Problem]
 	// written are the claims of the last write: a snapshot may be older than that.
@@ -64,11 +71,20 @@ type controller struct {
 }
 
 func (c *controller) run(ctx context.Context) error {
-	lock, err := lockFile(filepath.Join(c.state, ".controller.lock"))
-	if err != nil {
-		return err
+	snapshots := run.NewLatest[*model.Snapshot]()
+	work := func(ctx context.Context) error { return c.work(ctx, snapshots, c.set) }
+	if c.server == nil {
+		lock, err := lockFile(filepath.Join(c.state, ".controller.lock"))
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+	} else {
+		var err error
+		if work, err = c.lead(snapshots); err != nil {
+			return err
+		}
 	}
-	defer lock.Close()
 	claims := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "hythe_controller_claims", Help: "AddressClaims that exist.",
 	}, func() float64 { return float64(len(c.last().Claims)) })
@@ -79,32 +95,64 @@ func (c *controller) run(ctx context.Context) error {
 	admin := run.Admin{
 		Gatherer: c.registry,
 		Ready: func() error {
-			if c.latest.Load() == nil {
+			switch {
+			case c.newest.Load() == nil:
+				return errors.New("there is no complete state of the cluster yet")
+			case c.server == nil && c.latest.Load() == nil: // else another may be the leader
 				return errors.New("claims are not written yet")
 			}
 			return nil
 		},
 		Debug: map[string]func(io.Writer){
-			"claims":   func(w io.Writer) { fmt.Fprint(w, c.last().Text()) },
+			"claims":   func(w io.Writer) { fmt.Fprint(w, c.last().String()) },
 			"problems": func(w io.Writer) { writeProblems(w, c.problems()) },
 		},
 	}
-	snapshots := run.NewLatest[*model.Snapshot]()
-	log := problemLog{log: c.log}
 	return runAll(ctx,
-		func(ctx context.Context) error { return c.files().Run(ctx, snapshots.Put) },
-		func(ctx context.Context) error { return admin.Serve(ctx, c.admin) },
 		func(ctx context.Context) error {
-			return run.Sink(ctx, snapshots, func(_ context.Context, s *model.Snapshot) error {
-				err := c.set(s)
-				if err != nil {
-					c.log.Error("claims and status are not all written", "error", err)
-				}
-				log.set(c.problems())
-				return err
+			return c.watch(ctx, kube.ControllerKinds(), func(s *model.Snapshot) {
+				c.newest.Store(s)
+				snapshots.Put(s)
 			})
 		},
+		func(ctx context.Context) error { return admin.Serve(ctx, c.admin) },
+		work,
 	)
+}
+
+// work calls set with each new snapshot.
+func (c *controller) work(ctx context.Context, snapshots *run.Latest[*model.Snapshot], set func(context.Context, *model.Snapshot) error) error {
+	log := problemLog{log: c.log}
+	return run.Sink(ctx, snapshots, func(ctx context.Context, s *model.Snapshot) error {
+		err := set(ctx, s)
+		if err != nil && ctx.Err() == nil {
+			c.log.Error("claims and status are not all written", "error", err)
+		}
+		log.set(c.problems())
+		return err
+	})
+}
+
+// lead returns the work against an API server, which only the holder of the Lease does.
+func (c *controller) lead(snapshots *run.Latest[*model.Snapshot]) (func(context.Context) error, error) {
+	writer, err := kube.NewWriter(c.server, c.log)
+	if err != nil {
+		return nil, err
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("name this controller: %w", err)
+	}
+	identity := hostname + "_" + rand.Text()
+	set := func(ctx context.Context, s *model.Snapshot) error { return c.setAPI(ctx, writer, s) }
+	return func(ctx context.Context) error {
+		return writer.Lead(ctx, c.server, c.namespace, identity, func(ctx context.Context) error {
+			if s := c.newest.Load(); s != nil {
+				snapshots.Put(s) // one that came in an earlier time as the leader counts again
+			}
+			return c.work(ctx, snapshots, set)
+		})
+	}, nil
 }
 
 func (c *controller) last() lb.State {
@@ -121,8 +169,40 @@ func (c *controller) problems() []model.Problem {
 	return nil
 }
 
-// set writes what the snapshot asks for. Claims come first: nothing else may speak of an address before that.
-func (c *controller) set(s *model.Snapshot) error {
+// setAPI writes what the snapshot asks for to the API server.
+func (c *controller) setAPI(ctx context.Context, writer *kube.Writer, s *model.Snapshot) error {
+	s = writer.Current(s)
+	state, problems := lb.Build(s, c.settings)
+	d := kube.Desired{
+		Claims: state.Claims, Problems: slices.Clone(problems), Services: map[model.Key][]corev1.LoadBalancerIngress{},
+		Ingresses: map[model.Key][]networkingv1.IngressLoadBalancerIngress{}, Pools: map[string]v1alpha1.AddressPoolStatus{},
+		GatewayService: c.settings.GatewayService,
+	}
+	for _, o := range state.Services {
+		d.Services[o.Service] = o.Ingress
+	}
+	for _, o := range state.Ingresses {
+		d.Ingresses[o.Ingress] = o.Addresses
+	}
+	for _, o := range state.Pools {
+		d.Pools[o.Pool] = o.Status
+	}
+	for _, r := range s.Reports { // nobody else tells what gateways and nodes found
+		for _, p := range r.Problems {
+			ref := model.ObjectRef{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name}
+			d.Problems = append(d.Problems, model.Problem{Object: ref, Reason: p.Reason, Message: p.Message})
+		}
+	}
+	d.Problems = model.SortProblems(d.Problems)
+	more, err := writer.Set(ctx, s, d)
+	problems = model.SortProblems(append(problems, more...))
+	c.issues.Store(&problems)
+	c.latest.Store(&state)
+	return err
+}
+
+// set writes what the snapshot asks for to the state folder. Claims come first: nothing else may speak of an address before that.
+func (c *controller) set(_ context.Context, s *model.Snapshot) error {
 	state, problems := lb.Build(withClaims(s, c.written), c.settings)
 	c.issues.Store(&problems)
 	wrote, err := kube.WriteObjects(filepath.Join(c.state, "claims.yaml"), state.Claims)

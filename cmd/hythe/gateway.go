@@ -55,7 +55,9 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 		},
 	}
 	g.addFlags(cmd, "127.0.0.1:9902")
+	g.addCacheFlag(cmd, "it must be in memory (tmpfs), since it holds private keys")
 	f := cmd.Flags()
+	f.BoolVar(&g.opaqueSecrets, "opaque-secrets", false, "take certificates from Secrets of any type that hold tls.crt and tls.key; all Secrets of the cluster are read then")
 	f.StringVar(&g.node, "node", "", "name of the node that this gateway and its Envoy run on")
 	f.StringVar(&g.socket, "xds-socket", "/run/hythe/xds.sock", "unix socket on which Envoy gets its configuration")
 	f.UintSliceVar(&g.allowUIDs, "allow-uid", nil, "user id that may connect to the socket, besides the own one and root; may be repeated")
@@ -140,7 +142,7 @@ func (g *gatewayProcess) run(ctx context.Context) error {
 	admin := g.adminPages()
 	return runAll(ctx,
 		g.server.Run,
-		func(ctx context.Context) error { return g.files().Run(ctx, snapshots.Put) },
+		func(ctx context.Context) error { return g.watch(ctx, kube.GatewayKinds(), snapshots.Put) },
 		func(ctx context.Context) error { return admin.Serve(ctx, g.admin) },
 		func(ctx context.Context) error { return g.build(ctx, snapshots) },
 		g.reports,

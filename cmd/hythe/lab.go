@@ -58,7 +58,7 @@ func newLabUp(f *labFlags) *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(o.Out)
-			st.Write(o.Out)
+			st.WriteText(o.Out)
 			return nil
 		},
 	}
@@ -118,7 +118,7 @@ func newLabStatus(f *labFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			st.Write(cmd.OutOrStdout())
+			st.WriteText(cmd.OutOrStdout())
 			return nil
 		},
 	}

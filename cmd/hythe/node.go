@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/lb/members"
@@ -46,6 +47,7 @@ plugin last of all, when pods can work. What it put into the kernel stays when i
 		},
 	}
 	n.addFlags(cmd, "127.0.0.1:9903")
+	n.addCacheFlag(cmd, "for example /var/lib/hythe/cache")
 	n.addNodeFlags(cmd)
 	return cmd
 }
@@ -81,11 +83,12 @@ type node struct {
 	table   *nft.Table
 	speaker *speaker.Speaker
 
-	mu       sync.Mutex
-	done     map[string]bool            // what is in the kernel, by part
-	issues   map[string][]model.Problem // by part
-	texts    map[string]string          // what each part wants of the kernel, for /debug
-	cniReady bool
+	mu     sync.Mutex
+	done   map[string]bool            // what is in the kernel, by part
+	issues map[string][]model.Problem // by part
+	texts  map[string]string          // what each part wants of the kernel, for /debug
+	// installed is what the CNI plugin was told, nil before.
+	installed *cni.Config
 }
 
 func (n *node) addNodeFlags(cmd *cobra.Command) {
@@ -113,7 +116,7 @@ func (n *node) run(ctx context.Context) error {
 	defer closeAll()
 	snapshots := n.sinks(&tasks)
 	tasks = append(tasks,
-		func(ctx context.Context) error { return n.files().Run(ctx, snapshots) },
+		func(ctx context.Context) error { return n.watch(ctx, kube.NodeKinds(), snapshots) },
 		func(ctx context.Context) error { return n.adminPages().Serve(ctx, n.admin) },
 		n.reports,
 	)
@@ -256,7 +259,7 @@ func (n *node) setProxy(ctx context.Context, s *model.Snapshot) ([]model.Problem
 		settings.Overlay = ""
 	}
 	state, problems := proxy.Build(s, n.name, settings)
-	n.setText("services", state.Text())
+	n.setText("services", state.String())
 	return problems, n.table.Set(ctx, state)
 }
 
@@ -277,8 +280,6 @@ func (n *node) settle(part string, s *model.Snapshot, problems []model.Problem, 
 	if n.datapathReady() && n.cniConfDir != "" {
 		if err := n.install(s); err != nil {
 			n.log.Error("pods cannot be attached yet", "error", err)
-		} else {
-			n.cniReady = true
 		}
 	}
 	n.writeReport()
@@ -309,10 +310,17 @@ func (n *node) install(s *model.Snapshot) error {
 		}
 		plugin = filepath.Join(filepath.Dir(executable), "hythe-cni")
 	}
-	return cni.Install(cni.InstallOptions{
-		Plugin: plugin, BinDir: n.cniBinDir, ConfDir: n.cniConfDir, RunDir: n.runDir, DataDir: n.dataDir,
-		Config: cni.Config{PodCIDRs: self.PodCIDRs, MTU: overlay.PodMTU(n.overlay, address, underlay.MTU)},
-	})
+	config := cni.Config{PodCIDRs: self.PodCIDRs, MTU: overlay.PodMTU(n.overlay, address, underlay.MTU)}
+	if n.installed != nil && n.installed.MTU == config.MTU && slices.Equal(n.installed.PodCIDRs, config.PodCIDRs) {
+		return nil
+	}
+	if err := cni.Install(cni.InstallOptions{
+		Plugin: plugin, BinDir: n.cniBinDir, ConfDir: n.cniConfDir, RunDir: n.runDir, DataDir: n.dataDir, Config: config,
+	}); err != nil {
+		return err
+	}
+	n.installed = &config
+	return nil
 }
 
 // ready says what is missing until pods can be attached and Services work.
@@ -324,7 +332,7 @@ func (n *node) ready() error {
 		return errors.New("the overlay is not in the kernel yet")
 	case n.table != nil && !n.done["proxy"]:
 		return errors.New("the Services are not in the kernel yet")
-	case n.cniConfDir != "" && !n.cniReady:
+	case n.cniConfDir != "" && n.installed == nil:
 		return errors.New("the CNI plugin is not installed yet")
 	}
 	return nil

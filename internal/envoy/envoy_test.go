@@ -1,17 +1,13 @@
 package envoy
 
 import (
-	"bytes"
-	"flag"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"hythe.dev/hythe/internal/golden"
 	"hythe.dev/hythe/internal/testenv"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 func options(dir string) BootstrapOptions {
 	return BootstrapOptions{
@@ -25,19 +21,7 @@ func TestBootstrapGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden := filepath.Join("testdata", "bootstrap.yaml")
-	if *update {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("bootstrap differs from %s:\n%s", golden, got)
-	}
+	golden.File(t, "testdata/bootstrap.yaml", string(got))
 }
 
 func TestBootstrapNeedsNodeAndSocket(t *testing.T) {

@@ -3,7 +3,6 @@ package envoy
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -60,12 +59,11 @@ func WriteBootstrap(options Options) error {
 	return nil
 }
 
-// A Process is a running Envoy.
-type Process struct {
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error
-}
+// stopTimeout is how long Envoy has to end by itself before it is killed.
+const stopTimeout = 5 * time.Second
+
+// A Process is a running Envoy. It is Wait that takes note of its end, so it must be called.
+type Process struct{ cmd *exec.Cmd }
 
 // Start writes the bootstrap and starts Envoy in the caller's network namespace. When ctx is done Envoy is told to
 // stop, and killed if it has not after five seconds.
@@ -76,43 +74,17 @@ func Start(ctx context.Context, options Options) (*Process, error) {
 	cmd := exec.CommandContext(ctx, options.Path, Args(options)...)
 	cmd.Stdout, cmd.Stderr = options.Output, options.Output
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = stopTimeout
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start Envoy: %w", err)
 	}
-	p := &Process{cmd: cmd, done: make(chan struct{})}
-	go func() {
-		p.err = cmd.Wait()
-		close(p.done)
-	}()
-	return p, nil
+	return &Process{cmd: cmd}, nil
 }
-
-// PID is the process id.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
-
-// Done is closed when Envoy has ended.
-func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Wait waits until Envoy has ended and says why.
 func (p *Process) Wait() error {
-	<-p.done
-	if p.err != nil {
-		return fmt.Errorf("run Envoy: %w", p.err)
-	}
-	return nil
-}
-
-// Stop tells Envoy to stop, kills it if it has not after five seconds, and waits for it.
-func (p *Process) Stop() error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop Envoy: %w", err)
-	}
-	select {
-	case <-p.done:
-	case <-time.After(5 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
+	if err := p.cmd.Wait(); err != nil {
+		return fmt.Errorf("run Envoy: %w", err)
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Write prints the status in tables, for people.
-func (st Status) Write(w io.Writer) {
+// WriteText writes the status in tables, for people.
+func (st Status) WriteText(w io.Writer) {
 	fmt.Fprintf(w, "lab of %s (supervisor %d)\nCA %s\n\n", st.Manifests, st.PID, st.CA)
 	table(w, "PROCESS\tPID\tREADY\tRESTARTS\tAGE\tNOTE", st.Processes, func(p ProcessStatus) string {
 		note := p.Why

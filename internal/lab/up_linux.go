@@ -159,7 +159,7 @@ type progress struct {
 }
 
 func (p *progress) tell(st Status) {
-	processes, pods, owned := 0, 0, ""
+	processes, pods, owned, announced := 0, 0, 0, ""
 	for _, x := range st.Processes {
 		if x.Ready {
 			processes++
@@ -172,7 +172,8 @@ func (p *progress) tell(st Status) {
 	}
 	for _, v := range st.VIPs {
 		if len(v.Owners) == 1 {
-			owned += fmt.Sprintf(" %s on %s", v.Address, v.Owners[0])
+			owned++
+			announced += fmt.Sprintf(" %s on %s", v.Address, v.Owners[0])
 		}
 	}
 	stages := []struct {
@@ -182,7 +183,7 @@ func (p *progress) tell(st Status) {
 		{len(st.Processes) > 0, "machines are up: client, router, LAN, control, three nodes"},
 		{processes == len(st.Processes), fmt.Sprintf("%d processes of Hythe are ready", processes)},
 		{pods == len(st.Pods) && pods > 0, fmt.Sprintf("%d pods are ready", pods)},
-		{owned != "", "address is announced:" + owned},
+		{owned > 0 && owned == len(st.VIPs), "announced:" + announced},
 	}
 	for p.stage < len(stages) && stages[p.stage].done {
 		fmt.Fprintf(p.out, "  %6.1fs  %s\n", time.Since(p.started).Seconds(), stages[p.stage].text)

@@ -8,8 +8,10 @@ package model
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -101,6 +103,11 @@ func (s *ServiceEndpoints) Port(name string, protocol corev1.Protocol) []Endpoin
 	return nil
 }
 
+// ProtocolOf returns the protocol of a Service port with its default applied: files need not name it.
+func ProtocolOf(port *corev1.ServicePort) corev1.Protocol {
+	return cmp.Or(port.Protocol, corev1.ProtocolTCP)
+}
+
 // Usable selects those endpoints that new connections should go to: the ready ones or, when there are none,
 // those that are terminating but still serve (KEP-1669).
 func Usable(endpoints []Endpoint) []Endpoint {
@@ -132,15 +139,21 @@ func On(node string, endpoints []Endpoint) []Endpoint {
 
 // SortedKeys returns the keys of m ordered by namespace and name, so that Build functions are deterministic.
 func SortedKeys[V any](m map[Key]V) []Key {
-	keys := make([]Key, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, CompareKeys)
-	return keys
+	return slices.SortedFunc(maps.Keys(m), CompareKeys)
 }
 
 // CompareKeys orders keys by namespace and name.
 func CompareKeys(a, b Key) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// CompareAge orders creation times, the oldest first. Objects without one, as in files, come last.
+func CompareAge(a, b time.Time) int {
+	if a.IsZero() != b.IsZero() {
+		if a.IsZero() {
+			return 1
+		}
+		return -1
+	}
+	return a.Compare(b)
 }

@@ -26,10 +26,7 @@ func (l *Latest[T]) Put(v T) {
 	l.mu.Lock()
 	l.value, l.full = v, true
 	l.mu.Unlock()
-	select {
-	case l.ready <- struct{}{}:
-	default:
-	}
+	Wake(l.ready)
 }
 
 // Ready is readable when there may be a value to Take.
@@ -43,6 +40,15 @@ func (l *Latest[T]) Take() (T, bool) {
 	var zero T
 	l.value, l.full = zero, false
 	return v, ok
+}
+
+// Wake makes a channel of capacity 1 readable, if it is not yet. It never blocks: one signal stands for all that were
+// given since it was read last.
+func Wake(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
 }
 
 // Retry is how long Sink waits before it tries again what failed.

@@ -4,10 +4,7 @@ package testenv
 
 import (
 	"os"
-	"runtime"
 	"testing"
-
-	"github.com/vishvananda/netns"
 
 	"hythe.dev/hythe/internal/envoy/binary"
 )
@@ -45,33 +42,6 @@ func Envoy(tb testing.TB) string {
 		skip(tb, "%v", err)
 	}
 	return path
-}
-
-// NetNS moves the test to a new network namespace, on a thread of its own, until the test ends. Goroutines that
-// the test starts are not in it.
-func NetNS(tb testing.TB) netns.NsHandle {
-	tb.Helper()
-	Root(tb)
-	runtime.LockOSThread()
-	old, err := netns.Get()
-	if err != nil {
-		tb.Fatalf("get network namespace: %v", err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		tb.Fatalf("make network namespace: %v", err)
-	}
-	tb.Cleanup(func() {
-		if err := netns.Set(old); err != nil {
-			// The thread stays locked and dies with the goroutine: nobody inherits the wrong namespace.
-			tb.Errorf("return to network namespace: %v", err)
-			return
-		}
-		_ = ns.Close()
-		_ = old.Close()
-		runtime.UnlockOSThread()
-	})
-	return ns
 }
 
 // Corpus returns the folder of real manifests named by CORPUS, or skips the test.

@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"hythe.dev/hythe/internal/run"
 )
 
 // An Announcer owns VIPs on one interface. All methods may be called at any time, also before Run.
@@ -45,7 +47,7 @@ func (a *Announcer) Set(owned []netip.Addr) {
 	a.mu.Lock()
 	a.table.set(time.Now(), owned)
 	a.mu.Unlock()
-	notify(a.wake)
+	run.Wake(a.wake)
 }
 
 // Announce starts the announcements of an owned address anew, because somebody else announced it.
@@ -53,7 +55,7 @@ func (a *Announcer) Announce(addr netip.Addr) {
 	a.mu.Lock()
 	a.table.again(time.Now(), addr)
 	a.mu.Unlock()
-	notify(a.wake)
+	run.Wake(a.wake)
 }
 
 // Ask finds out whether somebody uses addr. A Free or an Answered event follows, unless the link goes down or
@@ -62,7 +64,7 @@ func (a *Announcer) Ask(addr netip.Addr, q Question) {
 	a.mu.Lock()
 	a.table.ask(time.Now(), addr, q)
 	a.mu.Unlock()
-	notify(a.wake)
+	run.Wake(a.wake)
 }
 
 // Drop forgets the question about addr.
@@ -174,14 +176,7 @@ func (a *Announcer) learn(events []Event) {
 	}
 	a.events = append(a.events, events...)
 	a.events = a.events[max(0, len(a.events)-maxEvents):]
-	notify(a.changed)
-}
-
-func notify(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
+	run.Wake(a.changed)
 }
 
 // Run answers and announces until ctx is done. A missing interface is waited for.

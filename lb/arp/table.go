@@ -1,6 +1,7 @@
 package arp
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -175,10 +176,5 @@ func earlier(a, b time.Time) time.Time {
 }
 
 func sorted[V any](m map[netip.Addr]V) []netip.Addr {
-	out := make([]netip.Addr, 0, len(m))
-	for a := range m {
-		out = append(out, a)
-	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return out
+	return slices.SortedFunc(maps.Keys(m), netip.Addr.Compare)
 }

@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
+
+	"hythe.dev/hythe/internal/run"
 )
 
 // Options are what a Server needs.
@@ -62,11 +66,7 @@ func (s *Server) SetPeers(addrs map[string]netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.addrs = addrs
-	names := make([]string, 0, len(addrs))
-	for name := range addrs {
-		names = append(names, name)
-	}
-	s.table.SetPeers(names)
+	s.table.SetPeers(slices.Collect(maps.Keys(addrs)))
 }
 
 // Say sets what is sent from now on. Where it is news it is sent at once.
@@ -76,14 +76,7 @@ func (s *Server) Say(h Heartbeat) {
 	s.say, s.said = h, true
 	s.mu.Unlock()
 	if news {
-		notify(s.wake)
-	}
-}
-
-func notify(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
+		run.Wake(s.wake)
 	}
 }
 
@@ -101,7 +94,7 @@ func (s *Server) Known() map[string]Heartbeat {
 	return s.table.Known()
 }
 
-// HeardAll reports whether every other node has been heard, and Late whether this process was starved lately.
+// HeardAll reports whether every other node has been heard since this process started.
 func (s *Server) HeardAll() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,11 +112,7 @@ func (s *Server) Late() bool {
 func (s *Server) Received() map[string]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := map[string]uint64{}
-	for k, v := range s.received {
-		out[k] = v
-	}
-	return out
+	return maps.Clone(s.received)
 }
 
 // Run sends and receives until ctx is done. Before it returns it says its last words (see Say) once more.
@@ -158,7 +147,7 @@ func (s *Server) Run(ctx context.Context) error {
 				s.opts.Log.Info("node is silent", "node", name, "after", s.cfg.DeadAfter)
 			}
 			if len(died) > 0 {
-				notify(s.changed)
+				run.Wake(s.changed)
 			}
 		case <-s.wake:
 		}
@@ -224,7 +213,7 @@ func (s *Server) handle(conn *net.UDPConn, data []byte) {
 		s.send(conn, h.Node)
 	}
 	if changed {
-		notify(s.changed)
+		run.Wake(s.changed)
 	}
 }
 

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/lb"
 )
 
@@ -101,14 +103,7 @@ func (p *Prober) Set(vips map[netip.Addr][]lb.Probe) {
 			delete(p.targets, key)
 		}
 	}
-	notify(p.wake)
-}
-
-func notify(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
+	run.Wake(p.wake)
 }
 
 // Healthy reports whether a pod behind the VIP works.
@@ -147,7 +142,9 @@ func (p *Prober) WriteText(w io.Writer) {
 	for t := range p.targets {
 		keys = append(keys, t)
 	}
-	slices.SortFunc(keys, func(a, b lb.Target) int { return a.AddrPort.Compare(b.AddrPort) })
+	slices.SortFunc(keys, func(a, b lb.Target) int {
+		return cmp.Or(a.AddrPort.Compare(b.AddrPort), cmp.Compare(a.Path, b.Path))
+	})
 	for _, t := range keys {
 		state := "good"
 		if !p.targets[t].good {
@@ -218,7 +215,7 @@ func (p *Prober) record(t *target, err error) {
 	}
 	t.tried = t.tried || err == nil || t.failures >= p.opts.Failures
 	if t.good != before || t.tried != settled {
-		notify(p.changed)
+		run.Wake(p.changed)
 	}
 }
 

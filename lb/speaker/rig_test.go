@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -261,7 +260,12 @@ func (r *rig) startAll() {
 
 // listen opens the client's packet socket and asks for the VIP every 10 ms.
 func (r *rig) listen() {
-	r.inside("client", func() {
+	ns, err := netns.GetFromName(r.ns("client"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer ns.Close()
+	testenv.InNetNS(r.t, ns, func() {
 		ifi, err := net.InterfaceByName("eth0")
 		if err != nil {
 			r.t.Fatal(err)
@@ -284,30 +288,6 @@ func (r *rig) listen() {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}()
-}
-
-// inside runs f in the network namespace of a host.
-func (r *rig) inside(host string, f func()) {
-	r.t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	old, err := netns.Get()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer old.Close()
-	ns, err := netns.GetFromName(r.ns(host))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer ns.Close()
-	if err := netns.Set(ns); err != nil {
-		r.t.Fatal(err)
-	}
-	f()
-	if err := netns.Set(old); err != nil {
-		panic(err) // the thread must not be used any more
-	}
 }
 
 // read notes what claims the VIP. It reads the bytes by itself and not with the code under test.

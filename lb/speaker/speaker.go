@@ -67,6 +67,7 @@ type Speaker struct {
 	vips      []lb.VIP
 	known     []model.Problem // about the snapshot
 	failed    map[string]error
+	asked     time.Time // when neighbours were asked for a sign of life
 	listening bool
 	draining  bool
 	takeovers map[string]uint64
@@ -384,7 +385,11 @@ func (s *Speaker) evidence(now time.Time, alive []members.Member) bool {
 			return true
 		}
 	}
-	s.arp.AskNeighbours()
+	// Steps may come often, and each question is a broadcast to every neighbour.
+	if now.Sub(s.asked) >= interval {
+		s.asked = now
+		s.arp.AskNeighbours()
+	}
 	return now.Sub(s.arp.Alive()) <= 4*interval
 }
 

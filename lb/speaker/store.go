@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+
+	"hythe.dev/hythe/internal/atomicfile"
 )
 
 // Stored is what a node remembers of a VIP over restarts.
@@ -36,18 +38,14 @@ func load(dir string) (map[netip.Addr]Stored, error) {
 	return out, nil
 }
 
-// save writes by rename, so that a reader sees the old or the new file. It does not wait for the disk: a record lost
-// with the machine's power costs a takeover, waiting for the disk would make each one late.
+// save replaces the file. It does not wait for the disk: a record lost with the machine's power costs a takeover,
+// waiting for the disk would make each one late.
 func save(dir string, vips map[netip.Addr]Stored) error {
 	data, err := json.Marshal(vips)
+	if err == nil {
+		err = atomicfile.WriteUnsynced(filepath.Join(dir, storeName), append(data, '\n'), 0o600)
+	}
 	if err != nil {
-		return fmt.Errorf("write owned VIPs: %w", err)
-	}
-	path := filepath.Join(dir, storeName)
-	if err := os.WriteFile(path+".new", append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write owned VIPs: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
 		return fmt.Errorf("write owned VIPs: %w", err)
 	}
 	return nil

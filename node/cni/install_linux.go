@@ -1,13 +1,15 @@
 package cni
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"hythe.dev/hythe/internal/atomicfile"
 )
 
 // ConflistName is the name of the configuration list in the runtime's folder.
@@ -55,7 +57,7 @@ func install(o InstallOptions) error {
 		if err != nil {
 			return err
 		}
-		if err := keepFile(filepath.Join(o.BinDir, PluginName), binary, 0o755); err != nil {
+		if _, err := atomicfile.Keep(filepath.Join(o.BinDir, PluginName), binary, 0o755); err != nil {
 			return err
 		}
 	}
@@ -63,22 +65,20 @@ func install(o InstallOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := keepFile(o.configFile(), append(config, '\n'), 0o644); err != nil {
+	if _, err := atomicfile.Keep(o.configFile(), append(config, '\n'), 0o644); err != nil {
 		return err
 	}
 	list, err := o.list()
 	if err != nil {
 		return err
 	}
-	return keepFile(o.conflist(), list, 0o644)
+	_, err = atomicfile.Keep(o.conflist(), list, 0o644)
+	return err
 }
 
 // list is the configuration list (CNI specification, section 1).
 func (o InstallOptions) list() ([]byte, error) {
-	bootID := o.BootIDFile
-	if bootID == "" {
-		bootID = BootIDFile
-	}
+	bootID := cmp.Or(o.BootIDFile, BootIDFile)
 	entry := netConf{Type: PluginName, ConfigFile: o.configFile(), DataDir: o.DataDir, BootIDFile: bootID}
 	for _, path := range []*string{&entry.ConfigFile, &entry.DataDir, &entry.BootIDFile} {
 		abs, err := filepath.Abs(*path)
@@ -106,15 +106,4 @@ func Uninstall(o InstallOptions) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// keepFile replaces a file only if its content or mode is another.
-func keepFile(path string, data []byte, mode os.FileMode) error {
-	is, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(is, data) {
-		if info, err := os.Stat(path); err == nil && info.Mode().Perm() == mode {
-			return nil
-		}
-	}
-	return replaceFile(path, data, mode)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/cni"
 	"hythe.dev/hythe/node/kernel/link"
 )
@@ -79,13 +80,13 @@ func testMTU(t *testing.T, from, to pod) {
 // testSpoof sends with an address that is not the pod's own.
 func testSpoof(t *testing.T, from, to pod) {
 	var stolen net.PacketConn
-	in(t, to.ns, func() {
+	testenv.InNetNS(t, to.ns, func() {
 		var err error
 		stolen, err = net.ListenPacket("udp4", ":8")
 		must(t, err)
 	})
 	defer stolen.Close()
-	in(t, from.ns, func() {
+	testenv.InNetNS(t, from.ns, func() {
 		eth0 := linkByName(t, "eth0")
 		a := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 244, 1, 99), Mask: net.CIDRMask(32, 32)}}
 		must(t, netlink.AddrAdd(eth0, a))
@@ -117,7 +118,7 @@ func testUnused(t *testing.T, from pod) {
 
 func testCheck(t *testing.T, node *labNode, p pod) {
 	must(t, node.check(t, p.name, p.path))
-	in(t, p.ns, func() { must(t, netlink.RouteDel(&netlink.Route{Gw: net.IPv4(169, 254, 1, 1)})) })
+	testenv.InNetNS(t, p.ns, func() { must(t, netlink.RouteDel(&netlink.Route{Gw: net.IPv4(169, 254, 1, 1)})) })
 	if err := node.check(t, p.name, p.path); err == nil || !strings.Contains(err.Error(), "route 0.0.0.0/0") {
 		t.Errorf("CHECK after the default route went: %v", err)
 	}
@@ -170,7 +171,7 @@ func TestRepair(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			// Let the passes end that answer our own changes: only the damage may cause the next.
 			time.Sleep(500 * time.Millisecond)
-			in(t, a.ns, func() { test.damage(linkByName(t, link.OverlayName)) })
+			testenv.InNetNS(t, a.ns, func() { test.damage(linkByName(t, link.OverlayName)) })
 			before := a.links.Writes()
 			took := eventually(t, 2*time.Second, func() error {
 				if a.links.Writes() == before {
@@ -242,7 +243,7 @@ func TestReboot(t *testing.T) {
 func TestSweep(t *testing.T) {
 	n := newLab(t, 1).nodes[0]
 	gone, stays := n.pod(t, "p0"), n.pod(t, "p1")
-	in(t, n.ns, func() {
+	testenv.InNetNS(t, n.ns, func() {
 		must(t, link.DeletePod(gone.result.Interfaces[0].Name))
 		ended, err := cni.Sweep(n.options.DataDir, n.options.BootIDFile, cni.Now(), 0)
 		if err != nil || ended != 1 {
@@ -258,7 +259,7 @@ func TestSweep(t *testing.T) {
 func TestNotReady(t *testing.T) {
 	n := newLab(t, 1).nodes[0]
 	must(t, os.Remove(filepath.Join(n.options.RunDir, "cni.json")))
-	namespace(t, "ho-p0")
+	testenv.NamedNetNS(t, "ho-p0")
 	_, err := n.attach(t, "p0", "/run/netns/ho-p0")
 	var e *types.Error
 	if !errors.As(err, &e) || e.Code != types.ErrTryAgainLater {
@@ -277,7 +278,7 @@ func TestExhausted(t *testing.T) {
 	must(t, cni.Install(n.options))
 	p0 := n.pod(t, "p0")
 	n.pod(t, "p1")
-	namespace(t, "ho-p2")
+	testenv.NamedNetNS(t, "ho-p2")
 	code := func() uint {
 		_, err := n.attach(t, "p2", "/run/netns/ho-p2")
 		var e *types.Error
@@ -309,7 +310,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("fill the disk: %v", err)
 	}
-	namespace(t, "ho-p1")
+	testenv.NamedNetNS(t, "ho-p1")
 	if _, err := n.attach(t, "p1", "/run/netns/ho-p1"); err == nil || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("ADD on a full disk: %v", err)
 	}
@@ -325,7 +326,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("links after DEL on a full disk: %v", links)
 	}
 	must(t, os.Remove(filler))
-	in(t, n.ns, func() {
+	testenv.InNetNS(t, n.ns, func() {
 		_, err := cni.Sweep(n.options.DataDir, n.options.BootIDFile, cni.Now(), 0)
 		must(t, err)
 	})
@@ -335,12 +336,12 @@ func TestFullDisk(t *testing.T) {
 // TestKilled kills the plugin at random moments of ADD, and then tries again.
 func TestKilled(t *testing.T) {
 	n := newLab(t, 1).nodes[0]
-	ns := namespace(t, "ho-p0")
+	ns := testenv.NamedNetNS(t, "ho-p0")
 	random := rand.New(rand.NewPCG(1, 2))
 	killed := 0
 	for i := range 60 {
 		id := fmt.Sprintf("p%d", i)
-		in(t, n.ns, func() {
+		testenv.InNetNS(t, n.ns, func() {
 			cmd := n.command(t, "ADD", id, "/run/netns/ho-p0")
 			must(t, cmd.Start())
 			time.Sleep(time.Duration(random.IntN(20_000)) * time.Microsecond)
@@ -379,7 +380,7 @@ func TestGC(t *testing.T) {
 	n.pod(t, "p0")
 	stays := n.pod(t, "p1")
 	for range 2 {
-		in(t, n.ns, func() {
+		testenv.InNetNS(t, n.ns, func() {
 			if out, err := n.command(t, "GC", "p1", "").CombinedOutput(); err != nil {
 				t.Fatalf("GC: %v\n%s", err, out)
 			}
@@ -396,7 +397,7 @@ func TestStatus(t *testing.T) {
 	n := newLab(t, 1).nodes[0]
 	status := func() string {
 		var out []byte
-		in(t, n.ns, func() { out, _ = n.command(t, "STATUS", "", "").Output() })
+		testenv.InNetNS(t, n.ns, func() { out, _ = n.command(t, "STATUS", "", "").Output() })
 		return string(out)
 	}
 	if out := status(); out != "" {
@@ -414,15 +415,15 @@ func TestStatus(t *testing.T) {
 // TestOtherEth0 says that an interface of somebody else in the pod is an error, and stays.
 func TestOtherEth0(t *testing.T) {
 	n := newLab(t, 1).nodes[0]
-	ns := namespace(t, "ho-p0")
-	in(t, ns, func() {
+	ns := testenv.NamedNetNS(t, "ho-p0")
+	testenv.InNetNS(t, ns, func() {
 		must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}))
 	})
 	if _, err := n.attach(t, "p0", "/run/netns/ho-p0"); err == nil || !strings.Contains(err.Error(), "another eth0") {
 		t.Errorf("ADD: %v, want an error about another eth0", err)
 	}
 	n.wantNothing(t)
-	in(t, ns, func() {
+	testenv.InNetNS(t, ns, func() {
 		if kind := linkByName(t, "eth0").Type(); kind != "bridge" {
 			t.Errorf("eth0 is now a %s", kind)
 		}
@@ -440,7 +441,7 @@ func TestParallel(t *testing.T) {
 	start := time.Now()
 	for i := range count {
 		id := fmt.Sprintf("par%d", i)
-		namespace(t, "ho-"+id)
+		testenv.NamedNetNS(t, "ho-"+id)
 		wg.Go(func() {
 			result, err := n.attach(t, id, "/run/netns/ho-"+id)
 			if err != nil {
@@ -476,11 +477,11 @@ func TestParallel(t *testing.T) {
 func TestRemove(t *testing.T) {
 	n := newLab(t, 2).nodes[0]
 	n.pod(t, "p0")
-	in(t, n.ns, func() {
+	testenv.InNetNS(t, n.ns, func() {
 		must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: linkByName(t, "eth0").Attrs().Index, Dst: &net.IPNet{IP: net.IPv4(198, 51, 100, 0), Mask: net.CIDRMask(24, 32)}}))
 	})
 	must(t, n.links.Remove(t.Context()))
-	in(t, n.ns, func() {
+	testenv.InNetNS(t, n.ns, func() {
 		links, err := netlink.LinkList()
 		must(t, err)
 		for _, l := range links {
@@ -514,7 +515,7 @@ func (n *labNode) leases(t testing.TB) *cni.Leases {
 func (n *labNode) podLinks(t testing.TB) []string {
 	t.Helper()
 	var names []string
-	in(t, n.ns, func() {
+	testenv.InNetNS(t, n.ns, func() {
 		var err error
 		names, err = link.PodLinks()
 		must(t, err)
@@ -525,12 +526,12 @@ func (n *labNode) podLinks(t testing.TB) []string {
 // BenchmarkAddDel is one ADD and one DEL, each a process as a runtime starts it.
 func BenchmarkAddDel(b *testing.B) {
 	n := newLab(b, 1).nodes[0]
-	namespace(b, "ho-bench")
+	testenv.NamedNetNS(b, "ho-bench")
 	i := 0
 	for b.Loop() {
 		id := fmt.Sprintf("bench%d", i%100)
 		i++
-		in(b, n.ns, func() {
+		testenv.InNetNS(b, n.ns, func() {
 			for _, verb := range []string{"ADD", "DEL"} {
 				if out, err := n.command(b, verb, id, "/run/netns/ho-bench").CombinedOutput(); err != nil {
 					b.Fatalf("%s: %v\n%s", verb, err, out)

@@ -51,8 +51,8 @@ func newLab(t testing.TB, n int) *lab {
 	t.Helper()
 	testenv.Root(t)
 	plugin := buildPlugin(t)
-	l := &lab{snapshot: &model.Snapshot{Nodes: map[string]*model.Node{}}, lan: namespace(t, "ho-lan")}
-	in(t, l.lan, func() {
+	l := &lab{snapshot: &model.Snapshot{Nodes: map[string]*model.Node{}}, lan: testenv.NamedNetNS(t, "ho-lan")}
+	testenv.InNetNS(t, l.lan, func() {
 		// Frames on the LAN are not for the host's packet filter.
 		for _, name := range []string{"iptables", "ip6tables", "arptables"} {
 			_ = os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+name, []byte("0"), 0o644)
@@ -83,18 +83,18 @@ func (l *lab) state(node *labNode) overlay.State {
 
 func (l *lab) addNode(t testing.TB, i int, plugin string) *labNode {
 	name := fmt.Sprintf("ho-n%d", i)
-	node := &labNode{name: name, dir: t.TempDir(), ns: namespace(t, name),
+	node := &labNode{name: name, dir: t.TempDir(), ns: testenv.NamedNetNS(t, name),
 		address: netip.AddrFrom4([4]byte{192, 0, 2, byte(11 + i)})}
 	cidrs := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(1 + i), 0}), 24),
 		netip.MustParsePrefix(fmt.Sprintf("fd00:244:%d::/64", 1+i))}
-	in(t, l.lan, func() {
+	testenv.InNetNS(t, l.lan, func() {
 		v := netlink.NewVeth(netlink.LinkAttrs{Name: name, MTU: 1500, TxQLen: -1})
 		v.PeerName, v.PeerNamespace, v.PeerMTU = "eth0", netlink.NsFd(int(node.ns)), 1500
 		must(t, netlink.LinkAdd(v))
 		must(t, netlink.LinkSetMaster(linkByName(t, name), linkByName(t, "lan")))
 		must(t, netlink.LinkSetUp(linkByName(t, name)))
 	})
-	in(t, node.ns, func() {
+	testenv.InNetNS(t, node.ns, func() {
 		must(t, netlink.LinkSetUp(linkByName(t, "lo")))
 		eth0 := linkByName(t, "eth0")
 		// So that nothing changes later by itself, which would wake Run.
@@ -153,7 +153,7 @@ func (n *labNode) check(t testing.TB, pod, path string) error {
 func (n *labNode) cni(t testing.TB, call func(*libcni.CNIConfig) error) error {
 	c := libcni.NewCNIConfigWithCacheDir([]string{n.options.BinDir}, filepath.Join(n.dir, "cache"), nil)
 	var err error
-	in(t, n.ns, func() { err = call(c) })
+	testenv.InNetNS(t, n.ns, func() { err = call(c) })
 	return err
 }
 
@@ -171,7 +171,7 @@ type pod struct {
 
 func (n *labNode) pod(t testing.TB, name string) pod {
 	t.Helper()
-	p := pod{name: name, path: "/run/netns/ho-" + name, ns: namespace(t, "ho-"+name)}
+	p := pod{name: name, path: "/run/netns/ho-" + name, ns: testenv.NamedNetNS(t, "ho-"+name)}
 	result, err := n.attach(t, name, p.path)
 	must(t, err)
 	p.result = result
@@ -189,41 +189,6 @@ func addresses(t testing.TB, r *types100.Result) (v4, v6 netip.Addr) {
 	return v4, v6
 }
 
-// namespace makes a named network namespace, and deletes it when the test ends.
-func namespace(t testing.TB, name string) netns.NsHandle {
-	t.Helper()
-	_ = netns.DeleteNamed(name) // of a test that was killed
-	var ns netns.NsHandle
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends here
-		var err error
-		ns, err = netns.NewNamed(name)
-		done <- err
-	}()
-	must(t, <-done)
-	t.Cleanup(func() {
-		_ = ns.Close()
-		_ = netns.DeleteNamed(name)
-	})
-	return ns
-}
-
-// in calls fn on a thread in the namespace.
-func in(t testing.TB, ns netns.NsHandle, fn func()) {
-	t.Helper()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		runtime.LockOSThread() // never unlocked: the thread ends here
-		if err := netns.Set(ns); err != nil {
-			t.Errorf("enter namespace: %v", err)
-			return
-		}
-		fn()
-	})
-	wg.Wait()
-}
-
 // serveEcho answers each datagram at port 7 with the sender's address, until the test ends.
 func serveEcho(t testing.TB, ns netns.NsHandle, at ...netip.Addr) {
 	t.Helper()
@@ -231,7 +196,7 @@ func serveEcho(t testing.TB, ns netns.NsHandle, at ...netip.Addr) {
 	if len(at) > 0 {
 		host = at[0].String()
 	}
-	in(t, ns, func() {
+	testenv.InNetNS(t, ns, func() {
 		c, err := net.ListenPacket("udp", net.JoinHostPort(host, "7"))
 		must(t, err)
 		t.Cleanup(func() { _ = c.Close() })

@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -208,15 +209,14 @@ func readConfigs(stdin []byte) (netConf, Config, error) {
 }
 
 // Sweep ends leases that were given more than age ago and whose link is gone, for runtimes that never call GC.
-// It returns how many. It runs in the node's namespace. An empty bootIDFile means the constant of that name.
+// It returns how many. An empty bootIDFile means BootIDFile. It runs in the node's namespace. An empty bootIDFile means the constant of that name.
 func Sweep(dataDir, bootIDFile string, now, age Uptime) (int, error) {
 	links, err := link.PodLinks()
 	if err != nil {
 		return 0, err
 	}
 	ended := 0
-	s := netConf{DataDir: dataDir, BootIDFile: bootIDFile}.store()
-	err = s.update(func(l *Leases) (bool, error) {
+	err = openStore(dataDir, bootIDFile).update(func(l *Leases) (bool, error) {
 		for _, lease := range slices.Clone(l.Leases) {
 			if now-lease.Since > age && !slices.Contains(links, HostName(lease.Request)) {
 				l.Free(lease.Request, now)
@@ -228,14 +228,19 @@ func Sweep(dataDir, bootIDFile string, now, age Uptime) (int, error) {
 	return ended, err
 }
 
-// ReadLeases returns the leases for people to look at.
+// ReadLeases returns the leases for people to look at. An empty bootIDFile means BootIDFile.
 func ReadLeases(dataDir, bootIDFile string) (*Leases, error) {
 	var leases *Leases
-	err := netConf{DataDir: dataDir, BootIDFile: bootIDFile}.store().update(func(l *Leases) (bool, error) {
+	err := openStore(dataDir, bootIDFile).update(func(l *Leases) (bool, error) {
 		leases = l
 		return false, nil
 	})
 	return leases, err
+}
+
+// openStore opens the store of a node as Install laid it out.
+func openStore(dataDir, bootIDFile string) store {
+	return netConf{DataDir: dataDir, BootIDFile: cmp.Or(bootIDFile, BootIDFile)}.store()
 }
 
 // An addResult is what ADD returns.

@@ -1,35 +1,22 @@
 package cni
 
 import (
-	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the expected text in testdata")
+	"hythe.dev/hythe/internal/golden"
+)
 
 // TestBuild compares the text form of a pod's link with testdata/pod.txt.
 func TestBuild(t *testing.T) {
 	r := Request{"4f1c", "eth0"}
 	lease := Lease{Request: r, Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00:1::5")}}
 	got := Build(r, lease, Config{PodCIDRs: ranges("10.244.1.0/24", "fd00:1::/64"), MTU: 1450}).String()
-	const path = "testdata/pod.txt"
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
+	golden.File(t, "testdata/pod.txt", got)
 }
 
 func TestParseConfig(t *testing.T) {
@@ -106,6 +93,17 @@ func TestStoreCorrupt(t *testing.T) {
 		return false, nil
 	})
 	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNoBootIDFile says that those who name no file with the boot id get the machine's, as the agent does.
+func TestNoBootIDFile(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := ReadLeases(dir, ""); err != nil {
+		t.Error(err)
+	}
+	if _, err := Sweep(dir, "", Now(), 0); err != nil {
 		t.Error(err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hythe.dev/hythe/internal/atomicfile"
 )
 
 // BootIDFile is where the kernel tells one boot from another.
@@ -56,7 +58,7 @@ func (s store) update(change func(*Leases) (changed bool, err error)) error {
 	if err != nil {
 		return fmt.Errorf("encode leases: %w", err)
 	}
-	return replaceFile(s.file(), data, 0o600)
+	return atomicfile.Write(s.file(), data, 0o600)
 }
 
 // lock waits until no other process holds the lock. It ends with the process, however that ends.
@@ -102,36 +104,4 @@ func (s store) load() (*Leases, error) {
 		return &Leases{BootID: boot}, nil
 	}
 	return leases, nil
-}
-
-// replaceFile writes a file so that at every moment, also after a crash, it is the old or the new one. It leaves
-// nothing behind when it fails.
-func replaceFile(path string, data []byte, mode os.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

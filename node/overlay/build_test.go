@@ -1,43 +1,28 @@
 package overlay
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"hythe.dev/hythe/internal/golden"
 	"hythe.dev/hythe/internal/model"
 )
-
-var update = flag.Bool("update", false, "rewrite the expected text in testdata")
 
 // TestBuild reads testdata/*.txtar: nodes.yaml holds Nodes; each file named after a Node holds what that one gets.
 // The archive's comment may set mode=, vni=, port= and mtu=.
 func TestBuild(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no test files: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { testFile(t, path) })
-	}
+	golden.Archives(t, "testdata/*.txtar", testArchive)
 }
 
-func testFile(t *testing.T, path string) {
-	archive, err := txtar.ParseFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+func testArchive(t *testing.T, archive *golden.Archive) {
 	settings := parseSettings(t, string(archive.Comment))
 	snapshot := &model.Snapshot{Nodes: map[string]*model.Node{}}
-	for i, f := range archive.Files {
+	for _, f := range archive.Files {
 		if f.Name == "nodes.yaml" {
 			for _, doc := range strings.Split(string(f.Data), "\n---\n") {
 				n := parseNode(t, doc)
@@ -50,16 +35,7 @@ func testFile(t *testing.T, path string) {
 		for _, p := range problems {
 			got += p.String() + "\n"
 		}
-		if *update {
-			archive.Files[i].Data = []byte(got)
-		} else if want := string(f.Data); got != want {
-			t.Errorf("node %s\ngot:\n%s\nwant:\n%s", f.Name, got, want)
-		}
-	}
-	if *update {
-		if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		archive.Want(t, f.Name, got)
 	}
 }
 

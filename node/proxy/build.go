@@ -63,9 +63,10 @@ func claimed(claims map[string]*v1alpha1.AddressClaim) (map[model.Key][]netip.Ad
 	var problems []model.Problem
 	for name, claim := range claims {
 		addr, err := netip.ParseAddr(claim.Spec.Address)
-		if err != nil || addr.Zone() != "" || addr.IsUnspecified() {
-			problems = append(problems, model.Problemf(model.ObjectRef{Kind: "AddressClaim", Name: name}, "AddressInvalid",
-				"spec.address %q is no IP address that a Service can have.", claim.Spec.Address))
+		// A claim under another name is not announced either.
+		if err != nil || addr.Zone() != "" || addr.IsUnspecified() || v1alpha1.ClaimName(addr) != name {
+			problems = append(problems, model.Problemf(model.ObjectRef{Kind: "AddressClaim", Name: name}, "InvalidClaim",
+				"spec.address %q is no IP address that a Service can have, or not the one that names the claim.", claim.Spec.Address))
 			continue
 		}
 		for _, ref := range claim.Spec.Services {
@@ -132,9 +133,10 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips []netip.Addr) {
 			b.into.Pings[vip] = own
 		}
 	}
+	b.tellUnsupported()
 	for i := range b.svc.Spec.Ports {
 		port := &b.svc.Spec.Ports[i]
-		b.addPort(port, eps.Port(port.Name, protocolOf(port)))
+		b.addPort(port, eps.Port(port.Name, model.ProtocolOf(port)))
 	}
 }
 
@@ -147,7 +149,7 @@ func (b *serviceBuilder) parseClusterIPs() []netip.Addr {
 	for _, text := range texts {
 		addr, err := netip.ParseAddr(text)
 		if err != nil || addr.Zone() != "" || addr.IsUnspecified() {
-			b.problemf("ClusterIPInvalid", "spec.clusterIPs has %q, which is no IP address.", text)
+			b.problemf("InvalidClusterIP", "spec.clusterIPs has %q, which is no IP address.", text)
 			continue
 		}
 		out = append(out, addr.Unmap())
@@ -155,17 +157,10 @@ func (b *serviceBuilder) parseClusterIPs() []netip.Addr {
 	return out
 }
 
-func protocolOf(port *corev1.ServicePort) corev1.Protocol {
-	if port.Protocol == "" {
-		return corev1.ProtocolTCP
-	}
-	return port.Protocol
-}
-
 // addPort adds the frontends of one Service port.
 func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint) {
 	var protocol Protocol
-	switch protocolOf(port) {
+	switch model.ProtocolOf(port) {
 	case corev1.ProtocolTCP:
 		protocol = TCP
 	case corev1.ProtocolUDP:
@@ -173,7 +168,7 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	case corev1.ProtocolSCTP:
 		protocol = SCTP
 	default:
-		b.problemf("ProtocolUnsupported", "port %d has protocol %q; Hythe knows TCP, UDP and SCTP.", port.Port, port.Protocol)
+		b.problemf("ProtocolNotSupported", "port %d has protocol %q; Hythe knows TCP, UDP and SCTP.", port.Port, port.Protocol)
 		return
 	}
 	all, local := model.Usable(eps), model.Usable(model.On(b.self, eps))
@@ -193,8 +188,30 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 			b.addFrontend(Frontend{unspecified(addr), protocol, uint16(port.NodePort)}, external, all)
 		}
 	}
+	if b.restricted() {
+		external = nil
+	}
 	for _, addr := range b.vips {
 		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, external, all)
+	}
+}
+
+// restricted reports whether only some sources may reach the Service's VIPs. As the datapath does not know source
+// ranges yet, nobody outside may: what was meant to be closed must not be open.
+func (b *serviceBuilder) restricted() bool {
+	ranges := b.svc.Spec.LoadBalancerSourceRanges
+	return len(b.vips) > 0 && len(ranges) > 0 && !slices.Contains(ranges, "0.0.0.0/0") && !slices.Contains(ranges, "::/0")
+}
+
+// tellUnsupported names what the Service asks for in vain.
+func (b *serviceBuilder) tellUnsupported() {
+	if b.restricted() {
+		b.problemf("SourceRangesNotSupported",
+			"spec.loadBalancerSourceRanges is not supported yet: nobody outside of the cluster reaches the load balancer's address. Remove it to let everybody in.")
+	}
+	if b.svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		b.problemf("SessionAffinityNotSupported",
+			"spec.sessionAffinity ClientIP is not supported yet: each connection may go to another endpoint.")
 	}
 }
 

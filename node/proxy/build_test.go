@@ -1,23 +1,20 @@
 package proxy_test
 
 import (
-	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/tools/txtar"
 
+	"hythe.dev/hythe/internal/golden"
 	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/proxy"
 )
-
-var update = flag.Bool("update", false, "write what Build returns into testdata")
 
 // self is the node that all cases are built for.
 const self = "node-1"
@@ -38,59 +35,30 @@ func load(t *testing.T, yaml []byte) *model.Snapshot {
 	return s
 }
 
-func file(a *txtar.Archive, name string) *txtar.File {
-	for i := range a.Files {
-		if a.Files[i].Name == name {
-			return &a.Files[i]
-		}
-	}
-	a.Files = append(a.Files, txtar.File{Name: name})
-	return &a.Files[len(a.Files)-1]
-}
-
 // TestBuild reads Kubernetes YAML from each file of testdata and compares the state's text with what stands beside it.
 func TestBuild(t *testing.T) {
-	cases, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(cases) == 0 {
-		t.Fatalf("no cases: %v", err)
-	}
-	for _, path := range cases {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
-			a, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := load(t, file(a, "input.yaml").Data)
-			state, problems := proxy.Build(s, self, proxy.DefaultSettings())
-			got := state.Text()
-			for _, p := range problems {
-				got += "problem " + p.String() + "\n"
-			}
-			again, problemsAgain := proxy.Build(s, self, proxy.DefaultSettings())
-			if !reflect.DeepEqual(state, again) || !slices.Equal(problems, problemsAgain) {
-				t.Error("a second Build of the same snapshot returned something else")
-			}
-			want := file(a, "want")
-			if *update {
-				want.Data = []byte(got)
-				if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if got != string(want.Data) {
-				t.Errorf("got:\n%s\nwant:\n%s", got, want.Data)
-			}
-		})
-	}
+	golden.Archives(t, "testdata/*.txtar", func(t *testing.T, archive *golden.Archive) {
+		s := load(t, archive.Data("input.yaml"))
+		state, problems := proxy.Build(s, self, proxy.DefaultSettings())
+		got := state.String()
+		for _, p := range problems {
+			got += "problem " + p.String() + "\n"
+		}
+		again, problemsAgain := proxy.Build(s, self, proxy.DefaultSettings())
+		if !reflect.DeepEqual(state, again) || !slices.Equal(problems, problemsAgain) {
+			t.Error("a second Build of the same snapshot returned something else")
+		}
+		archive.Want(t, "want", got)
+	})
 }
 
 // TestBuildServiceAgrees builds a snapshot Service by Service and finds the same as Build.
 func TestBuildServiceAgrees(t *testing.T) {
-	a, err := txtar.ParseFile("testdata/loadbalancer.txtar")
+	archive, err := txtar.ParseFile("testdata/loadbalancer.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := load(t, file(a, "input.yaml").Data)
+	s := load(t, (&golden.Archive{Archive: archive}).Data("input.yaml"))
 	whole, _ := proxy.Build(s, self, proxy.DefaultSettings())
 	vips := map[string][]netip.Addr{}
 	for _, claim := range s.Claims {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+
+	"hythe.dev/hythe/node/kernel/link"
 )
 
 // Settings are what an administrator chooses for the datapath.
@@ -14,7 +16,7 @@ type Settings struct {
 }
 
 // DefaultSettings returns the settings that hold where nothing else is said.
-func DefaultSettings() Settings { return Settings{Overlay: "hythe.vxlan"} }
+func DefaultSettings() Settings { return Settings{Overlay: link.OverlayName} }
 
 // A Protocol is an IP protocol number.
 type Protocol uint8

@@ -54,8 +54,8 @@ func (s State) WriteText(w io.Writer) {
 	}
 }
 
-// Text is what WriteText writes.
-func (s State) Text() string {
+// String is what WriteText writes.
+func (s State) String() string {
 	var b strings.Builder
 	s.WriteText(&b)
 	return b.String()

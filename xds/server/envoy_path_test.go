@@ -112,7 +112,7 @@ func TestEnvoyClientIdentity(t *testing.T) {
 	}
 	want := map[string]string{
 		"X-Real-Ip": "127.0.0.1", "X-Forwarded-Host": "a.example", "X-Forwarded-Proto": "http", "X-Other": "stays",
-		"Forwarded":       "", "X-Forwarded-Port": "", "X-Forwarded-Prefix": "", "X-Original-Url": "", "X-Envoy-Attempt-Count": "",
+		"Forwarded": "", "X-Forwarded-Port": "", "X-Forwarded-Prefix": "", "X-Original-Url": "", "X-Envoy-Attempt-Count": "",
 	}
 	for name, value := range want {
 		if got.Get(name) != value || len(got.Values(name)) > 1 {

@@ -136,7 +136,7 @@ func (s *Server) Status() Status {
 	var machines []*machine
 	for session := range s.sessions {
 		session.mu.Lock()
-		defer session.mu.Unlock()
+		defer session.mu.Unlock() // not before served has read all machines
 		machines = append(machines, session.machine)
 		p := session.machine.progress()
 		if session.machine.target != s.target {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -102,9 +101,10 @@ func TestSocketPeers(t *testing.T) {
 	}
 }
 
-// TestOtherMethods wants the state-of-the-world stream to be refused, so that no second path leads to the keys.
-func TestOtherMethods(t *testing.T) {
-	dir, err := os.MkdirTemp("", "hythe")
+// connected returns a Server that runs until the test ends, and a client of it.
+func connected(t *testing.T) (*Server, discoveryv3.AggregatedDiscoveryServiceClient) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hythe") // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,16 +114,19 @@ func TestOtherMethods(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	go func() { _ = s.Run(ctx) }()
+	go func() { _ = s.Run(t.Context()) }()
 	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	client := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
-	stream, err := client.StreamAggregatedResources(ctx, grpc.WaitForReady(true))
+	t.Cleanup(func() { _ = conn.Close() })
+	return s, discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+}
+
+// TestOtherMethods wants the state-of-the-world stream to be refused, so that no second path leads to the keys.
+func TestOtherMethods(t *testing.T) {
+	_, client := connected(t)
+	stream, err := client.StreamAggregatedResources(t.Context(), grpc.WaitForReady(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,25 +137,8 @@ func TestOtherMethods(t *testing.T) {
 
 // TestSlowEnvoy wants Set to return at once although an Envoy reads nothing.
 func TestSlowEnvoy(t *testing.T) {
-	dir, err := os.MkdirTemp("", "hythe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s.sock")
-	s, err := New(Options{Socket: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	go func() { _ = s.Run(ctx) }()
-	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx, grpc.WaitForReady(true))
+	s, client := connected(t)
+	stream, err := client.DeltaAggregatedResources(t.Context(), grpc.WaitForReady(true))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,6 @@ const EchoImage = "hythe.dev/echo:v1"
 const (
 	echoPort        = 8080
 	classAnnotation = "kubernetes.io/ingress.class"
-	isDefaultClass  = "ingressclass.kubernetes.io/is-default-class"
 )
 
 // Additions are what the lab adds to a folder of manifests. Workloads are in Objects only: nobody but the lab runs them.
@@ -144,8 +143,8 @@ func (a *additions) fillClass(ing *networkingv1.Ingress) {
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       networkingv1.IngressClassSpec{Controller: v1alpha1.IngressController},
 	}
-	if given != nil && given.Annotations[isDefaultClass] != "" {
-		class.Annotations = map[string]string{isDefaultClass: given.Annotations[isDefaultClass]}
+	if given != nil && given.Annotations[networkingv1.AnnotationIsDefaultIngressClass] != "" {
+		class.Annotations = map[string]string{networkingv1.AnnotationIsDefaultIngressClass: given.Annotations[networkingv1.AnnotationIsDefaultIngressClass]}
 	}
 	a.Objects.IngressClasses[name] = class
 	a.added("IngressClass %s, now Hythe's", name)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hythe.dev/hythe/examples"
+	"hythe.dev/hythe/internal/atomicfile"
 	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/lab"
 	"hythe.dev/hythe/internal/lab/topology"
@@ -223,9 +224,9 @@ func (d *demo) edit(file, old, replacement string) error {
 	if strings.Count(string(data), old) != 1 {
 		return fmt.Errorf("edit manifest %s: %q is not there once", file, old)
 	}
-	temporary := path + ".tmp"
-	if err := os.WriteFile(temporary, []byte(strings.Replace(string(data), old, replacement, 1)), 0o644); err != nil {
+	edited := strings.Replace(string(data), old, replacement, 1)
+	if err := atomicfile.WriteUnsynced(path, []byte(edited), 0o644); err != nil {
 		return fmt.Errorf("edit manifest: %w", err)
 	}
-	return os.Rename(temporary, path)
+	return nil
 }

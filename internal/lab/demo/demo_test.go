@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/lab/load"
 )
 
 // packetOf is a TCP segment in an Ethernet frame.
@@ -108,17 +109,17 @@ func TestPathFor(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	good := tally{byVersion: map[string]int{"v1": 1, "v2": 1}, took: make([]time.Duration, minRequests)}
+	good := load.Tally{ByVersion: map[string]int{"v1": 1, "v2": 1}, Took: make([]time.Duration, minRequests)}
 	if _, err := judge(good, 20*time.Second); err != nil {
 		t.Errorf("enough requests, none lost: %v", err)
 	}
 	lost := good
-	lost.lost = []string{"one"}
+	lost.Lost = []string{"one"}
 	slow := good
 	few := good
-	few.took = few.took[1:]
+	few.Took = few.Took[1:]
 	for name, c := range map[string]struct {
-		t    tally
+		t    load.Tally
 		took time.Duration
 	}{"one lost": {lost, 20 * time.Second}, "too slow": {slow, time.Minute}, "too few": {few, 20 * time.Second}} {
 		if _, err := judge(c.t, c.took); err == nil {

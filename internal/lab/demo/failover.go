@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hythe.dev/hythe/internal/lab"
+	"hythe.dev/hythe/internal/lab/load"
 	"hythe.dev/hythe/internal/lab/topology"
 )
 
@@ -320,8 +321,8 @@ type steadyClient struct {
 func (c *steadyClient) run(ctx context.Context, interval time.Duration) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	pace := newPacer(interval)
-	for pace.wait(ctx) {
+	pace := load.NewPacer(interval)
+	for pace.Wait(ctx) {
 		wg.Go(func() {
 			if c.ask(ctx) == nil {
 				c.mu.Lock()

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"hythe.dev/hythe/internal/lab/load"
 	"hythe.dev/hythe/internal/lab/topology"
 )
 
@@ -27,14 +29,14 @@ func (d *demo) showUpdates(ctx context.Context) {
 		d.result("rolling updates", "", 0, errors.New("there is no VIP"))
 		return
 	}
-	l := &load{
-		ns: d.lab.Namespace(topology.Client), to: netip.AddrPortFrom(d.vip, 443), host: shopHost, path: "/", roots: d.roots, rate: loadRate,
+	client := &load.Client{
+		Namespace: d.lab.Namespace(topology.Client), To: netip.AddrPortFrom(d.vip, 443), Host: shopHost, Path: "/", Roots: d.roots, Rate: loadRate,
 	}
 	loading, stop := context.WithCancel(ctx)
 	defer stop()
-	ended := make(chan tally, 1)
+	ended := make(chan load.Tally, 1)
 	started := time.Now()
-	go func() { ended <- l.run(loading) }()
+	go func() { ended <- client.Run(loading) }()
 	versions := []string{"v1", "v2"}
 	for i := range updates {
 		from, to := versions[i%2], versions[(i+1)%2]
@@ -53,18 +55,18 @@ func (d *demo) showUpdates(ctx context.Context) {
 	took := time.Since(started)
 	answer, err := judge(t, took)
 	d.result("requests meanwhile", answer, took, err)
-	for _, lost := range t.lost[:min(5, len(t.lost))] {
+	for _, lost := range t.Lost[:min(5, len(t.Lost))] {
 		d.note("lost: %s", lost)
 	}
 }
 
-func judge(t tally, took time.Duration) (string, error) {
-	rate := float64(t.requests()) / took.Seconds()
+func judge(t load.Tally, took time.Duration) (string, error) {
+	rate := float64(t.Requests()) / took.Seconds()
 	text := fmt.Sprintf("%d at %.0f a second (%s), answered by %s; lost %d; half within %.1f ms, 99 %% within %.1f ms, all within %.0f ms",
-		t.requests(), rate, counts(t.byProtocol), counts(t.byVersion), len(t.lost),
-		ms(t.quantile(0.5)), ms(t.quantile(0.99)), ms(t.quantile(1)))
+		t.Requests(), rate, counts(t.ByProtocol), counts(t.ByVersion), len(t.Lost),
+		ms(t.Quantile(0.5)), ms(t.Quantile(0.99)), ms(t.Quantile(1)))
 	switch {
-	case len(t.lost) > 0, rate < minRate, t.requests() < minRequests, len(t.byVersion) < 2:
+	case len(t.Lost) > 0, rate < minRate, t.Requests() < minRequests, len(t.ByVersion) < 2:
 		return "", errors.New(text)
 	}
 	return text, nil
@@ -98,4 +100,16 @@ func (d *demo) update(ctx context.Context, from, to string) (string, error) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return "", fmt.Errorf("not done within %s", updateLimit)
+}
+
+// counts writes a map of counts in a fixed order: "v1 5000, v2 5012".
+func counts(m map[string]int) string {
+	out := ""
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if out != "" {
+			out += ", "
+		}
+		out += fmt.Sprintf("%s %d", k, m[k])
+	}
+	return out
 }

@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PodPrefix begins the name of the node's end of each pod link; 11 hexadecimal digits follow.
-const PodPrefix = "hyt"
-
 // ErrNoNamespace says that the pod's network namespace cannot be opened.
 var ErrNoNamespace = errors.New("no network namespace")
 

@@ -5,6 +5,14 @@ import (
 	"net/netip"
 )
 
+// The names of Hythe's links. OverlayName begins with PodPrefix: who matches by prefix must leave it out.
+const (
+	// OverlayName is the name of the overlay's link.
+	OverlayName = "hythe.vxlan"
+	// PodPrefix begins the name of the node's end of each pod link; 11 hexadecimal digits follow.
+	PodPrefix = "hyt"
+)
+
 // The numbers in the protocol field of our routes (rtnetlink(7), rtm_protocol). They are free in
 // iproute2's rt_protos, and make our routes ours.
 const (

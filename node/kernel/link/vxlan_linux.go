@@ -7,9 +7,6 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// OverlayName is the name of the overlay's link.
-const OverlayName = "hythe.vxlan"
-
 // vxlan makes the link, or makes it right, and returns its index. What cannot be changed in place is made anew.
 func (s *space) vxlan(want VXLAN, underlay Underlay) (int, error) {
 	if want.MTU == 0 && underlay.MTU > want.Overhead {

@@ -25,6 +25,9 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "hythe_nft_set_seconds",
 			Help: "Time to bring the table to a wanted state.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8)}),
 	}
+	if reg == nil {
+		return m, nil
+	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.batches, m.changes, m.failures, m.repairs, m.rebuilds, m.seconds} {
 		errs = append(errs, reg.Register(c))

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -59,41 +58,18 @@ type host struct {
 
 func newHost(t *testing.T, name string) host {
 	t.Helper()
-	h := host{T: t, name: name}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		var err error
-		h.ns, err = netns.New()
-		done <- err
-	}()
-	err := <-done
-	if err == nil {
-		h.nl, err = netlink.NewHandleAt(h.ns)
-	}
-	if err != nil {
+	h := host{T: t, name: name, ns: testenv.NewNetNS(t)}
+	var err error
+	if h.nl, err = netlink.NewHandleAt(h.ns); err != nil {
 		t.Fatalf("make host %s: %v", name, err)
 	}
-	t.Cleanup(func() { h.nl.Close(); _ = h.ns.Close() })
+	t.Cleanup(h.nl.Close)
 	h.up("lo")
 	return h
 }
 
 // do runs f in the host's namespace. Sockets that f opens stay there.
-func (h host) do(f func()) {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := netns.Set(h.ns)
-		if err == nil {
-			f()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		h.Fatalf("enter host %s: %v", h.name, err)
-	}
-}
+func (h host) do(f func()) { testenv.InNetNS(h.T, h.ns, f) }
 
 func (h host) must(err error) {
 	h.Helper()

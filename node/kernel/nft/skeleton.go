@@ -12,10 +12,9 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-)
 
-// podInterfaces begins the names of the host sides of pods' interfaces; node/cni makes them.
-const podInterfaces = "hyt"
+	"hythe.dev/hythe/node/kernel/link"
+)
 
 // datatypes are the types of a concatenation. nft shows elements by them.
 type datatypes []nftables.SetDatatype
@@ -240,11 +239,11 @@ func natPostrouting() chain {
 		say("to this node", outBy("lo"), accept()),
 	}}
 	for _, f := range families() {
-		c.rules = append(c.rules, say("pod to itself", f.is(), outByPrefix(podInterfaces), f.load(f.saddr, reg),
+		c.rules = append(c.rules, say("pod to itself", f.is(), outByPrefix(link.PodPrefix), f.load(f.saddr, reg),
 			f.load(f.daddr, f.after()), in(hairpinsSet+f.digit), masquerade()))
 	}
-	// The overlay's own name, hythe.vxlan, begins like those of the pods.
-	c.rules = append(c.rules, say("to a local pod", outByPrefix(podInterfaces), outByAny(overlaysSet, false), accept()))
+	// The overlay's own name begins like those of the pods.
+	c.rules = append(c.rules, say("to a local pod", outByPrefix(link.PodPrefix), outByAny(overlaysSet, false), accept()))
 	for _, f := range families() {
 		ranges := podRangesSet + f.digit
 		c.rules = append(c.rules,

@@ -50,8 +50,8 @@ func InNetNS(fd int) Option { return func(t *Table) { t.netns = fd } }
 // WithoutOwner leaves the table without an owner, as on kernels before 6.9: others can change it, and Run repairs.
 func WithoutOwner() Option { return func(t *Table) { t.plain = true } }
 
-// New opens the sockets of a Table and finds out what the kernel can. It writes no rule yet. Without InNetNS it works in the network namespace that the
-// calling thread is in.
+// New opens the sockets of a Table and finds out what the kernel can. It writes no rule yet. Without InNetNS it works
+// in the network namespace that the calling thread is in. reg takes the metrics; nil for none.
 func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Table, error) {
 	t := &Table{log: log, sets: map[string]set{}}
 	for _, s := range sets() {
@@ -84,8 +84,9 @@ func (t *Table) Close() error {
 }
 
 // Set makes the table hold s. It writes what differs from what is there, in one batch if the table is in use; a table
-// that is filled for the first time is written in several. After an error it reads what is there, and isolates elements that
-// the kernel refuses; the error then names them, and all others are in place. ctx ends a long Set between batches.
+// that is filled for the first time is written in several. After an error it reads what is there, and isolates
+// elements that the kernel refuses; the error then names them, and all others are in place. ctx ends a long Set
+// between batches.
 func (t *Table) Set(ctx context.Context, s proxy.State) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,4 +1,4 @@
-package demo
+package load
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 )
 
 // A server that fails now and then: each failure is counted as lost, once, and nothing is asked again.
-func TestLoadCountsWhatIsLost(t *testing.T) {
+func TestCountsWhatIsLost(t *testing.T) {
 	var asked, refused, cut atomic.Int64
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		switch n := asked.Add(1); {
@@ -33,10 +33,10 @@ func TestLoadCountsWhatIsLost(t *testing.T) {
 	defer server.Close()
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
-	l := &load{to: netip.MustParseAddrPort(server.Listener.Addr().String()), host: "example.com", path: "/", roots: roots, rate: 800}
+	c := &Client{To: netip.MustParseAddrPort(server.Listener.Addr().String()), Host: "example.com", Path: "/", Roots: roots, Rate: 800}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan tally, 1)
-	go func() { ended <- l.run(ctx) }()
+	ended := make(chan Tally, 1)
+	go func() { ended <- c.Run(ctx) }()
 	for deadline := time.Now().Add(20 * time.Second); asked.Load() < 400; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("only %d requests in 20 s", asked.Load())
@@ -44,23 +44,23 @@ func TestLoadCountsWhatIsLost(t *testing.T) {
 	}
 	cancel()
 	got := <-ended
-	if int64(got.requests()) != asked.Load() {
-		t.Errorf("%d requests counted, the server saw %d", got.requests(), asked.Load())
+	if int64(got.Requests()) != asked.Load() {
+		t.Errorf("%d requests counted, the server saw %d", got.Requests(), asked.Load())
 	}
-	if want := refused.Load() + cut.Load(); int64(len(got.lost)) != want {
-		t.Errorf("%d lost, want %d; the first: %s", len(got.lost), want, strings.Join(got.lost[:min(3, len(got.lost))], "\n"))
+	if want := refused.Load() + cut.Load(); int64(len(got.Lost)) != want {
+		t.Errorf("%d lost, want %d; the first: %s", len(got.Lost), want, strings.Join(got.Lost[:min(3, len(got.Lost))], "\n"))
 	}
-	if got.byProtocol["HTTP/1.1"] == 0 || got.byProtocol["HTTP/2"] == 0 {
-		t.Errorf("answered by protocol: %v", got.byProtocol)
+	if got.ByProtocol["HTTP/1.1"] == 0 || got.ByProtocol["HTTP/2"] == 0 {
+		t.Errorf("answered by protocol: %v", got.ByProtocol)
 	}
 }
 
 // Nobody listens: every attempt is lost.
-func TestLoadCountsConnectionErrors(t *testing.T) {
-	l := &load{to: netip.MustParseAddrPort("127.0.0.1:1"), host: "example.com", path: "/", rate: 800}
+func TestCountsConnectionErrors(t *testing.T) {
+	c := &Client{To: netip.MustParseAddrPort("127.0.0.1:1"), Host: "example.com", Path: "/", Rate: 800}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if got := l.run(ctx); len(got.lost) == 0 || len(got.took) > 0 {
-		t.Errorf("%d lost, %d answered", len(got.lost), len(got.took))
+	if got := c.Run(ctx); len(got.Lost) == 0 || len(got.Took) > 0 {
+		t.Errorf("%d lost, %d answered", len(got.Lost), len(got.Took))
 	}
 }

@@ -1,0 +1,363 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/run"
+)
+
+// APIOptions say what is watched and what is kept on the node. Durations that are zero get a default.
+type APIOptions struct {
+	// Kinds is what is watched: ControllerKinds, GatewayKinds or NodeKinds. The rest of a Snapshot stays empty.
+	Kinds []string
+	// OpaqueSecrets takes Secrets of any type that hold tls.crt and tls.key, not only those of type
+	// kubernetes.io/tls. All Secrets of the cluster then pass through this process.
+	OpaqueSecrets bool
+	// Status keeps the status of objects; who does not need it gets no Snapshot for a change of it.
+	Status bool
+	// Interval is the least time between two Snapshots (default 30 ms). The first change goes out at once.
+	Interval time.Duration
+	// Ping is how long the connection may be silent before it is tested, and how long the test may take (5 s).
+	Ping time.Duration
+
+	// CacheDir is where the last objects are kept for a start while the API server is away; empty: nowhere.
+	CacheDir string
+	// CacheInMemory says that CacheDir is memory-backed (tmpfs). Secrets are kept nowhere else.
+	CacheInMemory bool
+	// CacheAfter is how long a start waits for the API server before it takes the cache (5 s).
+	CacheAfter time.Duration
+	// CacheEvery is the least time between two writes of the cache (5 s).
+	CacheEvery time.Duration
+
+	// Registerer gets metrics; nil for none.
+	Registerer prometheus.Registerer
+}
+
+// silence is how long the API server may give no answer before that is logged.
+const silence = 5 * time.Second
+
+// API is the cluster's API server as a source of Snapshots.
+//
+//	list and watch ──> replica of each kind ──> world.apply(what changed) ──> *model.Snapshot ──> handler
+//	                              └──> cache on the node, for a start without the API server
+type API struct {
+	options  APIOptions
+	host     string
+	log      *slog.Logger
+	clients  *clients
+	replicas []*replica
+	cache    *diskCache // nil without CacheDir
+	wake     chan struct{}
+	cachedAt atomic.Pointer[time.Time] // of the cache in use; nil when the API server's own state is
+}
+
+// NewAPI makes a source of what config's API server has. Nothing is asked before Run.
+func NewAPI(config *rest.Config, options APIOptions, log *slog.Logger) (*API, error) {
+	setDefault(&options.Interval, 30*time.Millisecond)
+	setDefault(&options.CacheAfter, 5*time.Second)
+	setDefault(&options.CacheEvery, 5*time.Second)
+	a := &API{options: options, host: config.Host, log: log, wake: make(chan struct{}, 1)}
+	var err error
+	if a.clients, err = connect(config, options.Ping); err != nil {
+		return nil, err
+	}
+	for _, kind := range options.Kinds {
+		if err := a.watch(kind); err != nil {
+			return nil, err
+		}
+	}
+	if options.CacheDir != "" {
+		if a.cache, err = newDiskCache(options, config.Host); err != nil {
+			return nil, err
+		}
+	}
+	if options.Registerer != nil {
+		return a, a.register(options.Registerer)
+	}
+	return a, nil
+}
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d == 0 {
+		*d = value
+	}
+}
+
+// watch adds a replica of a kind.
+func (a *API) watch(kind string) error {
+	resource, ok := resourceOf(kind)
+	if !ok {
+		return fmt.Errorf("watch %s: there is no such kind", kind)
+	}
+	selector := fields.Everything()
+	if kind == "Secret" && !a.options.OpaqueSecrets {
+		selector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))
+	}
+	a.replicas = append(a.replicas, &replica{
+		kind: kind, resource: resource, selector: selector, status: a.options.Status, changed: a.notify,
+		objects: map[model.Key]metav1.Object{}, pending: map[model.Key]bool{},
+	})
+	return nil
+}
+
+func (a *API) notify() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *API) register(registerer prometheus.Registerer) error {
+	for _, c := range []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "hythe_snapshot_age_seconds", Help: "How long ago the API server last confirmed the state that is in use; 0 while it does.",
+		}, func() float64 { return a.Age().Seconds() }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "hythe_api_lists_total", Help: "Complete lists received from the API server.",
+		}, func() float64 { return a.sum(func(r *replica) int { return r.lists }) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "hythe_api_expired_total", Help: "Watches that the API server could not continue (410).",
+		}, func() float64 { return a.sum(func(r *replica) int { return r.expired }) }),
+	} {
+		if err := registerer.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+func (a *API) sum(count func(*replica) int) float64 {
+	total := 0
+	for _, r := range a.replicas {
+		r.mu.Lock()
+		total += count(r)
+		r.mu.Unlock()
+	}
+	return float64(total)
+}
+
+// Age is how old the state in use is: zero while all watches run, else the time since the first of them was lost
+// or, with a state from the cache, since that was true.
+func (a *API) Age() time.Duration {
+	if at := a.cachedAt.Load(); at != nil {
+		return time.Since(*at)
+	}
+	since, _ := a.silentSince()
+	if since.IsZero() {
+		return 0
+	}
+	return time.Since(since)
+}
+
+func (a *API) silentSince() (oldest time.Time, why error) {
+	for _, r := range a.replicas {
+		since, err := r.silent()
+		if !since.IsZero() && (oldest.IsZero() || since.Before(oldest)) {
+			oldest, why = since, fmt.Errorf("%s: %w", r, err)
+			if err == nil {
+				why = fmt.Errorf("%s: no answer", r)
+			}
+		}
+	}
+	return oldest, why
+}
+
+// Problems says what is wrong with the connection now.
+func (a *API) Problems() []model.Problem {
+	if at := a.cachedAt.Load(); at != nil {
+		return []model.Problem{a.cacheProblem(*at)}
+	}
+	if since, why := a.silentSince(); !since.IsZero() && time.Since(since) > silence {
+		return []model.Problem{model.Problemf(a.ref(), "APIServerAway",
+			"no state since %s, the last one is used: %v", since.UTC().Format(time.RFC3339), why)}
+	}
+	return nil
+}
+
+func (a *API) ref() model.ObjectRef { return model.ObjectRef{Kind: "APIServer", Name: a.host} }
+
+func (a *API) cacheProblem(at time.Time) model.Problem {
+	return model.Problemf(a.ref(), "SnapshotFromCache",
+		"the API server has not answered since the start: the state kept on this node at %s is used until it does",
+		at.UTC().Format(time.RFC3339))
+}
+
+// Run watches the API server and calls handle with the first Snapshot when all kinds are complete, and then after
+// each change, until ctx is done. While the API server is away the last Snapshot stays; at a start without it the
+// cache is handed out, if there is one. handle must not block for long.
+func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
+	logger := logr.Discard() // the loss of the API server is logged once, in watchdog
+	if a.log.Enabled(ctx, slog.LevelDebug) {
+		logger = logr.FromSlogHandler(a.log.Handler())
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	for _, r := range a.replicas {
+		group.Go(func() { r.reflect(klog.NewContext(ctx, logger), a.clients.byGV[r.resource.gv]) })
+	}
+	saved := run.NewLatest[[]metav1.Object]()
+	if a.cache != nil {
+		group.Go(func() { a.save(ctx, saved) })
+	}
+	group.Go(func() { a.watchdog(ctx) })
+	a.loop(ctx, handle, saved)
+	a.clients.http.CloseIdleConnections()
+	return nil
+}
+
+// loop hands out Snapshots.
+func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run.Latest[[]metav1.Object]) {
+	w := newWorld()
+	first := true
+	var early <-chan time.Time
+	if a.cache != nil {
+		early = time.After(a.options.CacheAfter)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-early:
+			if s := a.fromCache(); first && s != nil {
+				handle(s)
+			}
+			continue
+		case <-a.wake:
+		}
+		changes, ok := a.changes()
+		if !ok || len(changes) == 0 && !first {
+			continue
+		}
+		if first {
+			early = nil
+			a.cachedAt.Store(nil)
+			a.log.Info("state received from the API server", "objects", len(changes))
+		}
+		first = false
+		handle(w.apply(changes))
+		if a.cache != nil {
+			saved.Put(a.all())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(a.options.Interval):
+		}
+	}
+}
+
+// changes returns what changed in all kinds, or false while one kind has no complete list yet.
+func (a *API) changes() ([]change, bool) {
+	for _, r := range a.replicas {
+		r.mu.Lock()
+		synced := r.synced
+		r.mu.Unlock()
+		if !synced {
+			return nil, false
+		}
+	}
+	var out []change
+	for _, r := range a.replicas {
+		out = append(out, r.drain()...)
+	}
+	return out, true
+}
+
+// all lists all objects.
+func (a *API) all() []metav1.Object {
+	var out []metav1.Object
+	for _, r := range a.replicas {
+		r.mu.Lock()
+		for _, o := range r.objects {
+			out = append(out, o)
+		}
+		r.mu.Unlock()
+	}
+	return out
+}
+
+// watchdog says once that the API server is away, and once that it is back.
+func (a *API) watchdog(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	away := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		since, why := a.silentSince()
+		switch now := !since.IsZero() && time.Since(since) > silence; {
+		case now && !away:
+			a.log.Warn("the API server gives no state, the last one stays in use", "server", a.host, "error", why)
+			away = true
+		case away && since.IsZero():
+			a.log.Info("the API server is back", "server", a.host)
+			away = false
+		}
+	}
+}
+
+// fromCache returns the Snapshot that an earlier process left, nil if there is none.
+func (a *API) fromCache() *model.Snapshot {
+	objects, at, err := a.cache.load()
+	if err != nil {
+		a.log.Warn("the API server does not answer and there is no state of before", "error", err)
+		return nil
+	}
+	a.cachedAt.Store(&at)
+	a.log.Warn("the API server does not answer: the state kept on this node is used until it does",
+		"age", time.Since(at).Round(time.Second), "objects", len(objects))
+	changes := make([]change, 0, len(objects))
+	for _, o := range objects {
+		changes = append(changes, change{kind: kindOf(o), key: keyOf(o), object: o})
+	}
+	s := newWorld().apply(changes)
+	s.Problems = model.SortProblems(append(s.Problems, a.cacheProblem(at)))
+	return s
+}
+
+// save writes the cache when there is something new, not too often, and at the end. While nothing is new it notes
+// that the state is still true.
+func (a *API) save(ctx context.Context, saved *run.Latest[[]metav1.Object]) {
+	tick := time.NewTicker(a.options.CacheEvery)
+	defer tick.Stop()
+	write := func() {
+		objects, ok := saved.Take()
+		var err error
+		switch {
+		case ok:
+			err = a.cache.store(objects, time.Now().Add(-a.Age()))
+		case a.cachedAt.Load() == nil && a.Age() == 0:
+			err = a.cache.touch(time.Now())
+		}
+		if err != nil {
+			a.log.Warn("the state cannot be kept for a start without the API server", "error", err)
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			write()
+			return
+		case <-tick.C:
+			write()
+		}
+	}
+}

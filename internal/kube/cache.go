@@ -1,0 +1,139 @@
+package kube
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hythe.dev/hythe/internal/model"
+)
+
+// A diskCache keeps the last objects of the API server on the node: a header and then each object as JSON, one a
+// line. The time of the file is when it was last known to be true.
+type diskCache struct {
+	path   string
+	header cacheHeader
+}
+
+// A cacheHeader says what a cache file holds; one with another header is not used.
+type cacheHeader struct {
+	Format  int      `json:"format"`
+	Server  string   `json:"server"`
+	Kinds   []string `json:"kinds"`
+	Objects int      `json:"objects"`
+}
+
+// cacheFormat changes when a cache of before cannot be read any more.
+const cacheFormat = 1
+
+func newDiskCache(options APIOptions, server string) (*diskCache, error) {
+	if err := os.MkdirAll(options.CacheDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make cache folder: %w", err)
+	}
+	if slices.Contains(options.Kinds, "Secret") {
+		// Without the Secrets a Snapshot would take certificates away, so there is no cache of the rest alone.
+		if !options.CacheInMemory {
+			return nil, fmt.Errorf("cache in %s: it would hold Secrets: use a folder in memory, and say so", options.CacheDir)
+		}
+		if err := inMemory(options.CacheDir); err != nil {
+			return nil, err
+		}
+	}
+	kinds := slices.Sorted(slices.Values(options.Kinds))
+	return &diskCache{
+		path:   filepath.Join(options.CacheDir, "snapshot.jsonl"),
+		header: cacheHeader{Format: cacheFormat, Server: server, Kinds: kinds},
+	}, nil
+}
+
+// store replaces the cache by rename.
+func (c *diskCache) store(objects []metav1.Object, at time.Time) error {
+	slices.SortFunc(objects, func(a, b metav1.Object) int {
+		return cmp.Or(cmp.Compare(kindOf(a), kindOf(b)), model.CompareKeys(keyOf(a), keyOf(b)))
+	})
+	header := c.header
+	header.Objects = len(objects)
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	err := encoder.Encode(header)
+	for _, o := range objects {
+		err = errors.Join(err, encoder.Encode(o))
+	}
+	if err != nil {
+		return fmt.Errorf("write cache: %w", err)
+	}
+	if _, err := WriteFile(c.path, out.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return c.touch(at)
+}
+
+// touch notes that the cache was true at a time. It is no error if there is none yet.
+func (c *diskCache) touch(at time.Time) error {
+	if err := os.Chtimes(c.path, at, at); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("date cache: %w", err)
+	}
+	return nil
+}
+
+// load reads the cache and when it was last true.
+func (c *diskCache) load() ([]metav1.Object, time.Time, error) {
+	f, err := os.Open(c.path)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read cache: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read cache: %w", err)
+	}
+	decoder := json.NewDecoder(bufio.NewReader(f))
+	var header cacheHeader
+	if err := decoder.Decode(&header); err != nil {
+		return nil, time.Time{}, fmt.Errorf("read cache %s: %w", c.path, err)
+	}
+	want := c.header
+	want.Objects = header.Objects
+	if fmt.Sprint(header) != fmt.Sprint(want) {
+		return nil, time.Time{}, fmt.Errorf("read cache %s: it is of %s with %s, which are others now",
+			c.path, header.Server, strings.Join(header.Kinds, ", "))
+	}
+	objects := make([]metav1.Object, 0, header.Objects)
+	for range header.Objects {
+		object, err := decodeCached(decoder)
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("read cache %s: %w", c.path, err)
+		}
+		objects = append(objects, object)
+	}
+	return objects, info.ModTime(), nil
+}
+
+func decodeCached(decoder *json.Decoder) (metav1.Object, error) {
+	var line json.RawMessage
+	if err := decoder.Decode(&line); err != nil {
+		return nil, err
+	}
+	var meta metav1.TypeMeta
+	if err := json.Unmarshal(line, &meta); err != nil {
+		return nil, err
+	}
+	object, err := newObject(meta.APIVersion, meta.Kind)
+	if err != nil {
+		return nil, err
+	}
+	if object == nil {
+		return nil, fmt.Errorf("%s %s is no kind of ours", meta.APIVersion, meta.Kind)
+	}
+	return object, json.Unmarshal(line, object)
+}

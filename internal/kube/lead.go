@@ -1,0 +1,127 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
+)
+
+// LeaseName is the Lease that controllers compete for.
+const LeaseName = "hythe-controller"
+
+const (
+	leaseDuration = 15 * time.Second
+	leaseRenew    = 10 * time.Second
+	leaseRetry    = 2 * time.Second
+	leaseTimeout  = 3 * time.Second // of one request
+)
+
+// A guardedLock ends the work when the Lease was not renewed for leaseRenew. The elector notices that too, but then
+// tries to give the Lease back before it says so, and another may lead by that time.
+type guardedLock struct {
+	resourcelock.Interface
+	guard *time.Timer
+}
+
+// Create implements resourcelock.Interface.
+func (l guardedLock) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	start := time.Now()
+	return l.guarded(l.Interface.Create(ctx, r), start)
+}
+
+// Update implements resourcelock.Interface.
+func (l guardedLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	start := time.Now()
+	return l.guarded(l.Interface.Update(ctx, r), start)
+}
+
+func (l guardedLock) guarded(err error, start time.Time) error {
+	if err == nil {
+		l.guard.Reset(leaseRenew - time.Since(start))
+	}
+	return err
+}
+
+// Lead calls work whenever this process is the leader, with a context that ends when it is no more, until ctx is
+// done. It waits for work to return before the Lease is given back or competed for again. identity must differ
+// between processes.
+func (w *Writer) Lead(ctx context.Context, config *rest.Config, namespace, identity string, work func(context.Context) error) error {
+	config = rest.CopyConfig(config)
+	config.UserAgent = "hythe"
+	config.Timeout = leaseTimeout
+	client, err := coordinationv1.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("make Lease client: %w", err)
+	}
+	lock := &resourcelock.LeaseLock{
+		LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: LeaseName}, Client: client,
+		LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
+	}
+	for ctx.Err() == nil {
+		if err := w.leadOnce(ctx, lock, work); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leadOnce competes for the Lease and returns when it was held and lost, or when ctx is done.
+func (w *Writer) leadOnce(ctx context.Context, lock resourcelock.Interface, work func(context.Context) error) error {
+	// The elector gives the Lease back when its context ends, so that context outlives the work.
+	electorCtx, stop := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logr.Discard()))
+	defer stop()
+	workCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	guard := time.AfterFunc(leaseRenew, cancel)
+	guard.Stop() // until the Lease is held
+	defer guard.Stop()
+	done := make(chan error, 1)
+	leading := make(chan struct{})
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: guardedLock{lock, guard}, LeaseDuration: leaseDuration, RenewDeadline: leaseRenew, RetryPeriod: leaseRetry, ReleaseOnCancel: true,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(lost context.Context) {
+				close(leading)
+				defer context.AfterFunc(lost, cancel)()
+				w.log.Info("this controller leads", "identity", lock.Identity())
+				done <- work(workCtx)
+				stop()
+			},
+			OnStoppedLeading: func() {},
+			OnNewLeader: func(identity string) {
+				if identity != lock.Identity() {
+					w.log.Info("another controller leads", "identity", identity)
+				}
+			},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("compete for Lease %s: %w", LeaseName, err)
+	}
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-leading: // work ends, then stop is called
+		default:
+			stop()
+		}
+	})()
+	elector.Run(electorCtx)
+	select {
+	case <-leading:
+		err := <-done
+		if ctx.Err() == nil {
+			w.log.Warn("this controller leads no more", "identity", lock.Identity())
+		}
+		return err
+	default:
+		return nil
+	}
+}

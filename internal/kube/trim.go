@@ -1,0 +1,116 @@
+package kube
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"hythe.dev/hythe/api/v1alpha1"
+)
+
+// trim removes what nobody uses from a fresh object, so that thousands of them stay small and an update of the rest
+// is no change. Trimming twice changes nothing.
+func trim(object metav1.Object, status bool) {
+	setType(object)
+	object.SetManagedFields(nil)
+	object.SetResourceVersion("")
+	object.SetGeneration(0)
+	object.SetGenerateName("")
+	object.SetSelfLink("")
+	object.SetOwnerReferences(nil)
+	object.SetFinalizers(nil)
+	switch o := object.(type) {
+	case *networkingv1.Ingress:
+		o.Labels, o.Annotations = nil, withoutLastApplied(o.Annotations)
+		if !status {
+			o.Status = networkingv1.IngressStatus{}
+		}
+	case *networkingv1.IngressClass:
+		o.Labels, o.Annotations = nil, withoutLastApplied(o.Annotations)
+	case *corev1.Service:
+		o.Annotations = withoutLastApplied(o.Annotations)
+		o.Status.Conditions = nil
+		if !status {
+			o.Status = corev1.ServiceStatus{}
+		}
+	case *corev1.Secret:
+		trimSecret(o)
+	case *corev1.Node:
+		trimNode(o)
+	case *discoveryv1.EndpointSlice:
+		trimSlice(o)
+	case *v1alpha1.AddressPool:
+		o.Labels, o.Annotations = nil, nil
+		if !status {
+			o.Status = v1alpha1.AddressPoolStatus{}
+		}
+	case *v1alpha1.AddressClaim, *v1alpha1.Report:
+		object.SetLabels(nil)
+		object.SetAnnotations(nil)
+	}
+}
+
+func withoutLastApplied(annotations map[string]string) map[string]string {
+	delete(annotations, corev1.LastAppliedConfigAnnotation)
+	if len(annotations) == 0 {
+		return nil
+	}
+	return annotations
+}
+
+// trimSecret keeps certificate and key. Of the rest of a Secret nothing stays in memory.
+func trimSecret(o *corev1.Secret) {
+	data := map[string][]byte{}
+	for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
+		if value, ok := o.Data[key]; ok {
+			data[key] = value
+		}
+	}
+	o.Labels, o.Annotations, o.Data, o.StringData, o.Immutable = nil, nil, data, nil, nil
+}
+
+// used says whether a trimmed object is kept: of Secrets those of type kubernetes.io/tls and others that hold both a
+// certificate and a key.
+func used(object metav1.Object) bool {
+	o, ok := object.(*corev1.Secret)
+	return !ok || o.Type == corev1.SecretTypeTLS || len(o.Data) == 2
+}
+
+func trimNode(o *corev1.Node) {
+	o.Annotations = nil
+	o.Spec = corev1.NodeSpec{PodCIDR: o.Spec.PodCIDR, PodCIDRs: o.Spec.PodCIDRs, Unschedulable: o.Spec.Unschedulable}
+	var addresses []corev1.NodeAddress
+	for _, a := range o.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			addresses = append(addresses, a)
+		}
+	}
+	o.Status = corev1.NodeStatus{Addresses: addresses}
+}
+
+func trimSlice(o *discoveryv1.EndpointSlice) {
+	o.Annotations = nil
+	if service := o.Labels[discoveryv1.LabelServiceName]; service != "" {
+		o.Labels = map[string]string{discoveryv1.LabelServiceName: service}
+	} else {
+		o.Labels = nil
+	}
+	for i := range o.Endpoints {
+		e := &o.Endpoints[i]
+		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions, NodeName: e.NodeName}
+		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
+			kept.TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: e.TargetRef.Name}
+		}
+		*e = kept
+	}
+}
+
+// setType fills in what typed clients leave out and files have.
+func setType(object metav1.Object) {
+	kind := kindOf(object)
+	if r, ok := resourceOf(kind); ok {
+		object.(runtime.Object).GetObjectKind().SetGroupVersionKind(r.gv.WithKind(kind))
+	}
+}

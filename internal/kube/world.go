@@ -1,0 +1,149 @@
+package kube
+
+import (
+	"maps"
+	"reflect"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hythe.dev/hythe/internal/model"
+)
+
+// A change is one object that is new, other or gone.
+type change struct {
+	kind   string
+	key    model.Key
+	object metav1.Object // nil: gone
+}
+
+// A world makes each Snapshot of the one before and what changed. The result is what assemble makes of all objects;
+// the work is in proportion to the change, but for one copy of each map that has a change.
+type world struct {
+	last *model.Snapshot
+
+	parts     map[model.Key]map[model.Key]*discoveryv1.EndpointSlice // EndpointSlices by Service
+	serviceOf map[model.Key]model.Key                                // by EndpointSlice
+	problems  map[string][]model.Problem                             // by Node
+}
+
+func newWorld() *world {
+	return &world{
+		last:      assemble(),
+		parts:     map[model.Key]map[model.Key]*discoveryv1.EndpointSlice{},
+		serviceOf: map[model.Key]model.Key{},
+		problems:  map[string][]model.Problem{},
+	}
+}
+
+// apply returns the Snapshot after some changes. What did not change is shared with the Snapshot before.
+func (w *world) apply(changes []change) *model.Snapshot {
+	byKind := map[string][]change{}
+	for _, c := range changes {
+		byKind[c.kind] = append(byKind[c.kind], c)
+	}
+	next := *w.last
+	whole := func(k model.Key) model.Key { return k }
+	name := func(k model.Key) string { return k.Name }
+	edit(&next.Ingresses, byKind["Ingress"], whole)
+	edit(&next.IngressClasses, byKind["IngressClass"], name)
+	edit(&next.Services, byKind["Service"], whole)
+	edit(&next.Secrets, byKind["Secret"], whole)
+	edit(&next.Pools, byKind["AddressPool"], name)
+	edit(&next.Claims, byKind["AddressClaim"], name)
+	edit(&next.Reports, byKind["Report"], name)
+	w.editNodes(&next, byKind["Node"])
+	w.editEndpoints(&next, byKind["EndpointSlice"])
+	w.last = &next
+	return &next
+}
+
+// edit changes a map that Snapshots share: it makes a new one.
+func edit[K comparable, V any](m *map[K]V, changes []change, name func(model.Key) K) {
+	if len(changes) == 0 {
+		return
+	}
+	*m = maps.Clone(*m)
+	for _, c := range changes {
+		if c.object == nil {
+			delete(*m, name(c.key))
+		} else {
+			(*m)[name(c.key)] = any(c.object).(V)
+		}
+	}
+}
+
+func (w *world) editNodes(next *model.Snapshot, changes []change) {
+	if len(changes) == 0 {
+		return
+	}
+	next.Nodes = maps.Clone(next.Nodes)
+	for _, c := range changes {
+		delete(w.problems, c.key.Name)
+		if c.object == nil {
+			delete(next.Nodes, c.key.Name)
+			continue
+		}
+		node, problems := convertNode(c.object.(*corev1.Node))
+		next.Nodes[c.key.Name] = node
+		if len(problems) > 0 {
+			w.problems[c.key.Name] = problems
+		}
+	}
+	next.Problems = nil
+	for _, problems := range w.problems {
+		next.Problems = append(next.Problems, problems...)
+	}
+	next.Problems = model.SortProblems(next.Problems)
+}
+
+// editEndpoints merges anew the endpoints of those Services of which an EndpointSlice changed.
+func (w *world) editEndpoints(next *model.Snapshot, changes []change) {
+	touched := map[model.Key]bool{}
+	for _, c := range changes {
+		if service, ok := w.serviceOf[c.key]; ok {
+			touched[service] = true
+			delete(w.parts[service], c.key)
+			delete(w.serviceOf, c.key)
+		}
+		if c.object == nil {
+			continue
+		}
+		slice := c.object.(*discoveryv1.EndpointSlice)
+		name := slice.Labels[discoveryv1.LabelServiceName]
+		if name == "" {
+			continue
+		}
+		service := model.Key{Namespace: slice.Namespace, Name: name}
+		touched[service] = true
+		w.serviceOf[c.key] = service
+		if w.parts[service] == nil {
+			w.parts[service] = map[model.Key]*discoveryv1.EndpointSlice{}
+		}
+		w.parts[service][c.key] = slice
+	}
+	var fresh map[model.Key]*model.ServiceEndpoints
+	for service := range touched {
+		merged := mergeSlices(w.parts[service])[service] // nil if there is none left
+		if reflect.DeepEqual(merged, next.Endpoints[service]) {
+			continue
+		}
+		if fresh == nil {
+			fresh = maps.Clone(next.Endpoints)
+		}
+		if merged == nil {
+			delete(fresh, service)
+		} else {
+			fresh[service] = merged
+		}
+	}
+	for service := range touched {
+		if len(w.parts[service]) == 0 {
+			delete(w.parts, service)
+		}
+	}
+	if fresh != nil {
+		next.Endpoints = fresh
+	}
+}

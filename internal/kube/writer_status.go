@@ -1,0 +1,114 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/retry"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/model"
+)
+
+// setStatus writes the status of Services, Ingresses and pools where the Snapshot has another one. Addresses in lost
+// are left out. It returns the Services whose status could not be written.
+func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, errs *[]error) map[model.Key]bool {
+	late := map[model.Key]bool{}
+	for _, key := range model.SortedKeys(d.Services) {
+		want := slices.DeleteFunc(slices.Clone(d.Services[key]), func(i corev1.LoadBalancerIngress) bool { return lost[i.IP] })
+		service := s.Services[key]
+		if service == nil || sameList(service.Status.LoadBalancer.Ingress, want) {
+			continue
+		}
+		err := updateStatus(ctx, w, "Service", key, &corev1.Service{}, func(live *corev1.Service) bool {
+			if live.UID != service.UID || sameList(live.Status.LoadBalancer.Ingress, want) {
+				return false
+			}
+			live.Status.LoadBalancer.Ingress = want
+			return true
+		})
+		if err != nil {
+			*errs = append(*errs, err)
+			late[key] = true
+		}
+	}
+	for _, key := range model.SortedKeys(s.Ingresses) {
+		ingress := s.Ingresses[key]
+		want := wantedIngress(s, d, key, ingress.Status.LoadBalancer.Ingress, lost)
+		if sameList(ingress.Status.LoadBalancer.Ingress, want) {
+			continue
+		}
+		err := updateStatus(ctx, w, "Ingress", key, &networkingv1.Ingress{}, func(live *networkingv1.Ingress) bool {
+			want := wantedIngress(s, d, key, live.Status.LoadBalancer.Ingress, lost)
+			if live.UID != ingress.UID || sameList(live.Status.LoadBalancer.Ingress, want) {
+				return false
+			}
+			live.Status.LoadBalancer.Ingress = want
+			return true
+		})
+		if err != nil {
+			*errs = append(*errs, err)
+		}
+	}
+	for name, want := range d.Pools {
+		pool := s.Pools[name]
+		if pool == nil || pool.Status == want {
+			continue
+		}
+		err := updateStatus(ctx, w, "AddressPool", model.Key{Name: name}, &v1alpha1.AddressPool{}, func(live *v1alpha1.AddressPool) bool {
+			changed := live.Status != want
+			live.Status = want
+			return changed
+		})
+		if err != nil {
+			*errs = append(*errs, err)
+		}
+	}
+	return late
+}
+
+// wantedIngress is what should stand in the status of an Ingress: what gateways serve it on or, where none does,
+// what is there without the addresses of gateways.
+func wantedIngress(s *model.Snapshot, d Desired, key model.Key, now []networkingv1.IngressLoadBalancerIngress, lost map[string]bool) []networkingv1.IngressLoadBalancerIngress {
+	if want, ok := d.Ingresses[key]; ok {
+		return slices.DeleteFunc(slices.Clone(want), func(i networkingv1.IngressLoadBalancerIngress) bool { return lost[i.IP] })
+	}
+	own := map[string]bool{}
+	gateway := v1alpha1.ServiceRef{Namespace: d.GatewayService.Namespace, Name: d.GatewayService.Name}
+	for _, claim := range s.Claims {
+		own[claim.Spec.Address] = slices.Contains(claim.Spec.Services, gateway)
+	}
+	return slices.DeleteFunc(slices.Clone(now), func(i networkingv1.IngressLoadBalancerIngress) bool { return own[i.IP] })
+}
+
+func sameList[T any](a, b []T) bool {
+	return len(a) == 0 && len(b) == 0 || reflect.DeepEqual(a, b)
+}
+
+// updateStatus reads an object, lets edit change its status, and writes that if edit says so; again if somebody else
+// wrote in the meantime. An object that is gone needs no status.
+func updateStatus[T object](ctx context.Context, w *Writer, kind string, key model.Key, into T, edit func(T) bool) error {
+	r, _ := resourceOf(kind)
+	client := w.clients.byGV[r.gv]
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		live := into.DeepCopyObject().(T)
+		err := client.Get().NamespaceIfScoped(key.Namespace, !r.clustered).Resource(r.name).Name(key.Name).Do(ctx).Into(live)
+		if err != nil {
+			return err
+		}
+		if !edit(live) {
+			return nil
+		}
+		return client.Put().NamespaceIfScoped(key.Namespace, !r.clustered).Resource(r.name).Name(key.Name).
+			SubResource("status").Body(live).Do(ctx).Error()
+	})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("write status of %s: %w", model.Ref(kind, key), err)
+	}
+	return nil
+}
