@@ -318,7 +318,7 @@ func service(s *model.Snapshot, n int, local bool, protocol corev1.Protocol, eps
 	s.Services[key] = svc
 	s.Endpoints[key] = &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "http", Protocol: protocol, Endpoints: eps}}}
 	vip := fmt.Sprintf(at.vip, n)
-	s.Claims[vip] = &v1alpha1.AddressClaim{Spec: v1alpha1.AddressClaimSpec{Address: vip,
+	s.Claims[v1alpha1.ClaimName(netip.MustParseAddr(vip))] = &v1alpha1.AddressClaim{Spec: v1alpha1.AddressClaimSpec{Address: vip,
 		Services: []v1alpha1.ServiceRef{{Namespace: key.Namespace, Name: key.Name}}}}
 }
 
