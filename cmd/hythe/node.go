@@ -53,6 +53,8 @@ plugin last of all, when pods can work. What it put into the kernel stays when i
 }
 
 const (
+	// repairEvery is how long a pod may be without a route that somebody deleted.
+	repairEvery = 5 * time.Second
 	// sweepEvery is how often leases of pods that are gone are looked for.
 	sweepEvery = time.Minute
 	// sweepAge spares leases whose ADD may not be over.
@@ -121,7 +123,7 @@ func (n *node) run(ctx context.Context) error {
 		n.reports,
 	)
 	if n.cniConfDir != "" {
-		tasks = append(tasks, n.sweep)
+		tasks = append(tasks, n.keepPods)
 	}
 	return runAll(ctx, tasks...)
 }
@@ -224,15 +226,25 @@ func (n *node) reports(ctx context.Context) error {
 	}
 }
 
-// sweep ends leases of pods that are gone, for container runtimes that never call the plugin's GC.
-func (n *node) sweep(ctx context.Context) error {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
+// keepPods repairs the node's ends of pods' links, and ends leases of pods that are gone, for container runtimes that
+// never call the plugin's GC.
+func (n *node) keepPods(ctx context.Context) error {
+	repair, sweep := time.NewTicker(repairEvery), time.NewTicker(sweepEvery)
+	defer repair.Stop()
+	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-repair.C:
+			changes, err := cni.Repair(ctx, n.dataDir, "")
+			if err != nil {
+				n.log.Warn("links of pods cannot be repaired", "error", err)
+			}
+			if changes > 0 {
+				n.log.Info("links of pods repaired", "changes", changes)
+			}
+		case <-sweep.C:
 			ended, err := cni.Sweep(n.dataDir, "", cni.Now(), cni.Uptime(sweepAge))
 			if err != nil {
 				n.log.Warn("addresses of pods that are gone cannot be freed", "error", err)

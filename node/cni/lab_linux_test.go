@@ -255,6 +255,35 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestRepairPod says that a pod whose route was deleted is reached again, and that what is right is not written.
+func TestRepairPod(t *testing.T) {
+	n := newLab(t, 1).nodes[0]
+	p := n.pod(t, "p0")
+	testenv.InNetNS(t, n.ns, func() {
+		host, err := netlink.LinkByName(p.result.Interfaces[0].Name)
+		must(t, err)
+		routes, err := netlink.RouteList(host, netlink.FAMILY_V4)
+		must(t, err)
+		for _, r := range routes {
+			must(t, netlink.RouteDel(&r))
+		}
+		repair := func(want bool) {
+			t.Helper()
+			changes, err := cni.Repair(t.Context(), n.options.DataDir, n.options.BootIDFile)
+			if err != nil || (changes > 0) != want {
+				t.Errorf("Repair made %d changes, error %v", changes, err)
+			}
+		}
+		repair(true)
+		again, err := netlink.RouteList(host, netlink.FAMILY_V4)
+		must(t, err)
+		if len(routes) == 0 || len(again) != len(routes) {
+			t.Errorf("routes %v, before they were deleted %v", again, routes)
+		}
+		repair(false)
+	})
+}
+
 // TestNotReady says that runtimes are told to try again before the agent has done its part.
 func TestNotReady(t *testing.T) {
 	n := newLab(t, 1).nodes[0]

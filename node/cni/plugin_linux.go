@@ -239,6 +239,20 @@ func ReadLeases(dataDir, bootIDFile string) (*Leases, error) {
 }
 
 // openStore opens the store of a node as Install laid it out.
+// Repair gives the node's ends of all pods' links back what they lost, such as a route that somebody deleted. It
+// returns how many changes that took. It runs in the node's namespace.
+func Repair(ctx context.Context, dataDir, bootIDFile string) (int64, error) {
+	leases, err := ReadLeases(dataDir, bootIDFile)
+	if err != nil {
+		return 0, err
+	}
+	pods := make([]link.Pod, 0, len(leases.Leases))
+	for _, lease := range leases.Leases {
+		pods = append(pods, Build(lease.Request, lease, Config{}))
+	}
+	return link.RepairPods(ctx, pods)
+}
+
 func openStore(dataDir, bootIDFile string) store {
 	return netConf{DataDir: dataDir, BootIDFile: cmp.Or(bootIDFile, BootIDFile)}.store()
 }

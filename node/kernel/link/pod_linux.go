@@ -84,6 +84,30 @@ func DeletePod(hostName string) error {
 	return s.deleteLink(hostName)
 }
 
+// RepairPods gives the node's ends of pods' links back what they lost: route, neighbours, sysctls. A pod whose link is
+// not there is passed over, and so is its MTU, which the pod's end would have to follow. It goes on after an error and
+// returns how many changes it made.
+func RepairPods(ctx context.Context, pods []Pod) (int64, error) {
+	s, err := currentSpace()
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	var errs []error
+	for _, p := range pods {
+		if err := ctx.Err(); err != nil {
+			return s.writes.Load(), errors.Join(append(errs, err)...)
+		}
+		l, err := s.link(p.HostName)
+		if err != nil || l == nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, s.end(p.HostName, l.Attrs().Index, l.Attrs().MTU, p.Host))
+	}
+	return s.writes.Load(), errors.Join(errs...)
+}
+
 // PodLinks returns the names of the node's ends of all pod links in the calling thread's namespace.
 func PodLinks() ([]string, error) {
 	s, err := currentSpace()
