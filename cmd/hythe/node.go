@@ -55,6 +55,8 @@ plugin last of all, when pods can work. What it put into the kernel stays when i
 const (
 	// repairEvery is how long a pod may be without a route that somebody deleted.
 	repairEvery = 5 * time.Second
+	// repairAge spares pods whose ADD may not be over.
+	repairAge = 30 * time.Second
 	// sweepEvery is how often leases of pods that are gone are looked for.
 	sweepEvery = time.Minute
 	// sweepAge spares leases whose ADD may not be over.
@@ -237,7 +239,7 @@ func (n *node) keepPods(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-repair.C:
-			changes, err := cni.Repair(ctx, n.dataDir, "")
+			changes, err := cni.Repair(ctx, n.dataDir, "", cni.Now(), cni.Uptime(repairAge))
 			if err != nil {
 				n.log.Warn("links of pods cannot be repaired", "error", err)
 			}

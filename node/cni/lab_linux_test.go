@@ -269,7 +269,7 @@ func TestRepairPod(t *testing.T) {
 		}
 		repair := func(want bool) {
 			t.Helper()
-			changes, err := cni.Repair(t.Context(), n.options.DataDir, n.options.BootIDFile)
+			changes, err := cni.Repair(t.Context(), n.options.DataDir, n.options.BootIDFile, cni.Now(), 0)
 			if err != nil || (changes > 0) != want {
 				t.Errorf("Repair made %d changes, error %v", changes, err)
 			}

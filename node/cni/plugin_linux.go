@@ -239,16 +239,19 @@ func ReadLeases(dataDir, bootIDFile string) (*Leases, error) {
 }
 
 // openStore opens the store of a node as Install laid it out.
-// Repair gives the node's ends of all pods' links back what they lost, such as a route that somebody deleted. It
-// returns how many changes that took. It runs in the node's namespace.
-func Repair(ctx context.Context, dataDir, bootIDFile string) (int64, error) {
+// Repair gives the node's ends of pods' links back what they lost, such as a route that somebody deleted. It returns
+// how many changes that took. Leases younger than age are left to their ADD, which may not be over. It runs in the
+// node's namespace.
+func Repair(ctx context.Context, dataDir, bootIDFile string, now, age Uptime) (int64, error) {
 	leases, err := ReadLeases(dataDir, bootIDFile)
 	if err != nil {
 		return 0, err
 	}
 	pods := make([]link.Pod, 0, len(leases.Leases))
 	for _, lease := range leases.Leases {
-		pods = append(pods, Build(lease.Request, lease, Config{}))
+		if now-lease.Since >= age {
+			pods = append(pods, Build(lease.Request, lease, Config{}))
+		}
 	}
 	return link.RepairPods(ctx, pods)
 }
