@@ -195,7 +195,7 @@ func (c *controller) setAPI(ctx context.Context, writer *kube.Writer, s *model.S
 	}
 	d.Problems = model.SortProblems(d.Problems)
 	more, err := writer.Set(ctx, s, d)
-	problems = model.SortProblems(append(problems, more...))
+	problems = model.SortProblems(slices.Concat(s.Problems, problems, more))
 	c.issues.Store(&problems)
 	c.latest.Store(&state)
 	return err
@@ -204,6 +204,7 @@ func (c *controller) setAPI(ctx context.Context, writer *kube.Writer, s *model.S
 // set writes what the snapshot asks for to the state folder. Claims come first: nothing else may speak of an address before that.
 func (c *controller) set(_ context.Context, s *model.Snapshot) error {
 	state, problems := lb.Build(withClaims(s, c.written), c.settings)
+	problems = slices.Concat(s.Problems, problems)
 	c.issues.Store(&problems)
 	wrote, err := kube.WriteObjects(filepath.Join(c.state, "claims.yaml"), state.Claims)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -176,7 +177,7 @@ func (g *gatewayProcess) set(s *model.Snapshot, now time.Time) {
 	g.settings.Now = now
 	b.config, b.problems = g.cache.Build(s, g.settings)
 	b.resources, more = xds.Build(b.config, g.xds)
-	b.problems = append(b.problems, more...)
+	b.problems = slices.Concat(s.Problems, b.problems, more)
 	g.latest.Store(&b)
 	g.server.Set(b.resources)
 }

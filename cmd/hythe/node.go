@@ -288,6 +288,7 @@ func (n *node) settle(part string, s *model.Snapshot, problems []model.Problem, 
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.issues[part] = problems
+	n.issues["source"] = s.Problems
 	if err == nil {
 		n.done[part] = true
 	}

@@ -37,6 +37,8 @@ func Args(options Options) []string {
 		"--config-path", options.BootstrapFile,
 		"--drain-time-s", strconv.Itoa(int(cmp.Or(options.DrainTime, 30*time.Second).Seconds())),
 		"--log-level", cmp.Or(options.LogLevel, "warning"),
+		// At each change of a host it warns that the proto file of our stamps' matcher is a work in progress.
+		"--component-log-level", "misc:error",
 		// There is no second Envoy on the node that could take over; and the sockets for it are abstract ones,
 		// which other network namespaces would not see.
 		"--disable-hot-restart",

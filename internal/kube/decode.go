@@ -45,7 +45,7 @@ func Decode(name string, data []byte) ([]metav1.Object, []model.Problem) {
 			bad(n, fmt.Errorf("it has %d bytes, the most is %d", len(document), maxDocument))
 			continue
 		}
-		found, err := decodeDocument(document)
+		found, err := decodeDocument(document, metav1.TypeMeta{})
 		if err != nil {
 			bad(n, err)
 		}
@@ -53,8 +53,9 @@ func Decode(name string, data []byte) ([]metav1.Object, []model.Problem) {
 	}
 }
 
-// decodeDocument reads one object, or the items of a List. It returns what it could read also with an error.
-func decodeDocument(document []byte) ([]metav1.Object, error) {
+// decodeDocument reads one object, or the items of a List. It returns what it could read also with an error. What says
+// of itself neither version nor kind is of the kind item: the API server leaves both out in typed lists.
+func decodeDocument(document []byte, item metav1.TypeMeta) ([]metav1.Object, error) {
 	var meta struct {
 		metav1.TypeMeta `json:",inline"`
 		Items           []yamlValue `json:"items"`
@@ -62,11 +63,21 @@ func decodeDocument(document []byte) ([]metav1.Object, error) {
 	if err := yaml.Unmarshal(document, &meta); err != nil {
 		return nil, tidy(err)
 	}
+	if meta.Kind == "" && meta.APIVersion == "" {
+		meta.TypeMeta = item
+	}
+	if meta.Kind == "" {
+		if empty(document) {
+			return nil, nil
+		}
+		return nil, errors.New("it has no kind")
+	}
 	if strings.HasSuffix(meta.Kind, "List") && len(meta.Items) > 0 {
 		var objects []metav1.Object
 		var errs []error
-		for i, item := range meta.Items {
-			found, err := decodeDocument(item)
+		of := metav1.TypeMeta{APIVersion: meta.APIVersion, Kind: strings.TrimSuffix(meta.Kind, "List")}
+		for i, value := range meta.Items {
+			found, err := decodeDocument(value, of)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("item %d: %w", i+1, err))
 			}
@@ -86,6 +97,12 @@ func decodeDocument(document []byte) ([]metav1.Object, error) {
 	}
 	complete(object)
 	return []metav1.Object{object}, nil
+}
+
+// empty reports whether a document has nothing but comments.
+func empty(document []byte) bool {
+	var value any
+	return yaml.Unmarshal(document, &value) == nil && value == nil
 }
 
 // A yamlValue keeps the bytes of a value, which are JSON by the time that it is decoded.

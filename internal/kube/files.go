@@ -222,10 +222,12 @@ func (l *layer) read() (changed bool, err error) {
 			continue
 		}
 		data, err := os.ReadFile(name)
+		d := decodeFile(name, data)
 		if err != nil {
-			continue
+			d.problems = []model.Problem{model.Problemf(model.ObjectRef{Kind: "File", Name: name}, "Unreadable",
+				"%v; what it held before stays in use", err)}
 		}
-		l.files[name] = replace(known, now, decodeFile(name, data))
+		l.files[name] = replace(known, now, d)
 		changed = true
 	}
 	for name := range l.files {

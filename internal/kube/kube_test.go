@@ -71,6 +71,7 @@ func TestLoadReportsBadDocuments(t *testing.T) {
 		{"wrong type", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 7}\n", "Service:"},
 		{"old version", "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: a}\n", "networking.k8s.io/v1"},
 		{"bad base64", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {k: '%%hunter2%%'}\n", "base64"},
+		{"no kind", "apiVersion: v1\nmetadata: {name: a}\n", "no kind"},
 		{"twice", web + "\n---\n" + web, "Duplicate"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -123,6 +124,20 @@ items:
 	}
 	if usable := model.Usable(got); len(usable) != 1 || usable[0].AddrPort.String() != "10.0.0.1:8080" {
 		t.Errorf("usable = %+v", usable)
+	}
+}
+
+// TestTypedList reads what the API server answers to a GET of many: items that do not repeat their kind.
+func TestTypedList(t *testing.T) {
+	s := load(t, map[string]string{"list.yaml": `
+apiVersion: networking.k8s.io/v1
+kind: IngressList
+items:
+- metadata: {name: a, namespace: x}
+  spec: {}
+`, "comment.yaml": "# nothing\n---\n# here\n"})
+	if len(s.Problems) != 0 || s.Ingresses[model.Key{Namespace: "x", Name: "a"}] == nil {
+		t.Errorf("problems %v, Ingresses %v", s.Problems, s.Ingresses)
 	}
 }
 
