@@ -238,7 +238,6 @@ func ReadLeases(dataDir, bootIDFile string) (*Leases, error) {
 	return leases, err
 }
 
-// openStore opens the store of a node as Install laid it out.
 // Repair gives the node's ends of pods' links back what they lost, such as a route that somebody deleted. It returns
 // how many changes that took. Leases younger than age are left to their ADD, which may not be over. It runs in the
 // node's namespace.
@@ -256,6 +255,7 @@ func Repair(ctx context.Context, dataDir, bootIDFile string, now, age Uptime) (i
 	return link.RepairPods(ctx, pods)
 }
 
+// openStore opens the store of a node as Install laid it out.
 func openStore(dataDir, bootIDFile string) store {
 	return netConf{DataDir: dataDir, BootIDFile: cmp.Or(bootIDFile, BootIDFile)}.store()
 }
