@@ -167,11 +167,15 @@ func (n *node) sinks(tasks *[]func(context.Context) error) func(*model.Snapshot)
 	var logMu sync.Mutex
 	part := func(name string, set func(context.Context, *model.Snapshot) ([]model.Problem, error)) *run.Latest[*model.Snapshot] {
 		latest := run.NewLatest[*model.Snapshot]()
+		said := "" // the last error: what fails is tried each second
 		*tasks = append(*tasks, func(ctx context.Context) error {
 			return run.Sink(ctx, latest, func(ctx context.Context, s *model.Snapshot) error {
 				problems, err := set(ctx, s)
-				if err != nil {
-					n.log.Error("the kernel does not have all that it should", "part", name, "error", err)
+				if err == nil {
+					said = ""
+				} else if said != err.Error() {
+					said = err.Error()
+					n.log.Error("the kernel does not have all that it should, it is tried again", "part", name, "error", err)
 				}
 				n.settle(name, s, problems, err)
 				logMu.Lock()
