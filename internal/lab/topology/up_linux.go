@@ -8,12 +8,17 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
 
-// Up makes the planned machines and cables. What is there already is an error: call Down first.
+// upWithin is how long cables may take to carry frames. The kernel's link watch may rest for a second between two rounds.
+const upWithin = 10 * time.Second
+
+// Up makes the planned machines and cables, and returns when every cable carries frames. What is there already is an
+// error: call Down first.
 func Up(p Plan) error {
 	for _, ns := range p.Namespaces {
 		if err := makeNamespace(ns); err != nil {
@@ -25,7 +30,39 @@ func Up(p Plan) error {
 			return fmt.Errorf("plug %s of %s into %s: %w", c.B.Interface, c.B.Namespace, c.A.Namespace, err)
 		}
 	}
+	deadline := time.Now().Add(upWithin)
+	for _, c := range p.Cables {
+		for _, e := range []End{c.A, c.B} {
+			if err := waitUp(e.Namespace, e.Interface, deadline); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+// waitUp waits until the kernel calls the link up. Setting it up is not enough: a bridge drops the frames of a port until
+// the link watch has seen its carrier (operstate, RFC 2863), and a client's first SYN would be lost for a second.
+func waitUp(ns, name string, deadline time.Time) error {
+	h, err := handle(ns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for {
+		link, err := h.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("find %s in %s: %w", name, ns, err)
+		}
+		state := link.Attrs().OperState
+		if state == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s in %s is %s after %s, want up", name, ns, state, upWithin)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func makeNamespace(ns Namespace) error {
@@ -198,6 +235,9 @@ func SetCable(lab, role string, in bool) error {
 	}
 	if err := set(link); err != nil {
 		return fmt.Errorf("set the LAN's port of %s: %w", role, err)
+	}
+	if in {
+		return waitUp(NamespaceName(lab, LAN), role, time.Now().Add(upWithin))
 	}
 	return nil
 }
