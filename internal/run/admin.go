@@ -2,12 +2,14 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -25,7 +27,20 @@ type Admin struct {
 	Gatherer prometheus.Gatherer
 	// Debug are text forms by name, for people. They hold no secrets.
 	Debug map[string]func(io.Writer)
+	// Inspect are answers for machines by name, served as JSON under /inspect/NAME. An error is answered with 404 if it
+	// is ErrNotFound, with 400 if it is ErrBadQuery, else with 500. They hold no secrets.
+	Inspect map[string]Inspector
 }
+
+// An Inspector answers a question about what a process has, from where it is in use: the kernel, Envoy, the wire.
+type Inspector func(ctx context.Context, query url.Values) (any, error)
+
+var (
+	// ErrNotFound says that what was asked for is not there.
+	ErrNotFound = errors.New("not found")
+	// ErrBadQuery says that the question cannot be understood.
+	ErrBadQuery = errors.New("bad query")
+)
 
 // Handler serves the admin pages.
 func (a Admin) Handler() http.Handler {
@@ -49,6 +64,9 @@ func (a Admin) Handler() http.Handler {
 			write(w)
 		})
 	}
+	for name, answer := range a.Inspect {
+		mux.HandleFunc("GET /inspect/"+name, func(w http.ResponseWriter, r *http.Request) { inspect(w, r, answer) })
+	}
 	slices.Sort(names)
 	mux.HandleFunc("GET /debug", func(w http.ResponseWriter, _ *http.Request) {
 		for _, name := range names {
@@ -56,6 +74,22 @@ func (a Admin) Handler() http.Handler {
 		}
 	})
 	return mux
+}
+
+func inspect(w http.ResponseWriter, r *http.Request, answer Inspector) {
+	out, err := answer(r.Context(), r.URL.Query())
+	code := http.StatusInternalServerError
+	switch {
+	case err == nil:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(out)
+		return
+	case errors.Is(err, ErrNotFound):
+		code = http.StatusNotFound
+	case errors.Is(err, ErrBadQuery):
+		code = http.StatusBadRequest
+	}
+	http.Error(w, err.Error(), code)
 }
 
 // Serve listens on addr ("HOST:PORT", or "unix:PATH") until ctx is done. An empty addr serves nothing.
