@@ -10,13 +10,13 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-root test-api lint build envoy setup golden fuzz bench clean
+.PHONY: help demo test test-fast test-root test-api apiserver lint build envoy setup golden guards fuzz bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup envoy build ## Show the main job in a lab of network namespaces (MANIFESTS=DIR for your own, FILL=1 to complete them)
-	$(BIN)/hythe lab demo $(if $(MANIFESTS),--manifests $(MANIFESTS)) $(if $(filter-out 0,$(FILL)),--fill)
+demo: setup envoy build $(if $(filter api,$(SOURCE)),apiserver) ## Show the main job in a lab of network namespaces (MANIFESTS=DIR for your own, FILL=1 to complete them, SOURCE=api for a real Kubernetes API)
+	$(BIN)/hythe lab demo $(if $(SOURCE),--source $(SOURCE)) $(if $(MANIFESTS),--manifests $(MANIFESTS)) $(if $(filter-out 0,$(FILL)),--fill)
 
 test: test-fast test-root ## Run all tests: the fast ones first, then those that need root and Envoy
 
@@ -26,9 +26,12 @@ test-fast: ## Run the tests that need neither root nor Envoy
 test-root: setup envoy build ## Run all tests, none skipped; needs root
 	LAB=strict $(GO) test -p 1 -timeout 9m ./...
 
-test-api: ## Run the tests against a real Kubernetes API server; the first time builds it, some minutes
-	@./scripts/apiserver.sh build
+test-api: setup envoy build apiserver ## Run the tests against a real Kubernetes API server; needs root
 	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m ./internal/kube/... ./cmd/hythe
+	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m -run 'API' -v ./internal/lab ./internal/lab/apiserver
+
+apiserver: ## Build etcd and kube-apiserver, unless they are there: some minutes the first time
+	@./scripts/apiserver.sh build
 
 lint: $(LINT) ## Run the linters, the import boundaries among them
 	$(GO) vet ./...
@@ -49,6 +52,9 @@ golden: ## Rewrite the golden files of the tests from what the code does now: re
 
 bench: ## Run the benchmarks
 	$(GO) test -run '^$$' -bench . -short ./gateway/... ./lb/... ./node/...
+
+guards: ## Take out each guard against a fault, one by one, and see its test fail (some minutes; needs root and Envoy)
+	$(GO) run ./conformance/guards
 
 fuzz: ## Run each fuzz target for a short while (FUZZTIME=30s)
 	@./scripts/fuzz.sh

@@ -3,7 +3,6 @@ package probe
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -12,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/lb"
 )
 
@@ -122,11 +122,7 @@ func TestAttempt(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = closed.Close()
+	closed := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), testenv.FreePort(t))
 	at := netip.MustParseAddrPort(server.Listener.Addr().String())
 	for name, c := range map[string]struct {
 		target lb.Target
@@ -136,8 +132,8 @@ func TestAttempt(t *testing.T) {
 		"http":        {lb.Target{AddrPort: at, Path: "/ready"}, true},
 		"not ready":   {lb.Target{AddrPort: at, Path: "/"}, false},
 		"redirect":    {lb.Target{AddrPort: at, Path: "/moved"}, false},
-		"closed":      {lb.Target{AddrPort: netip.MustParseAddrPort(closed.Addr().String())}, false},
-		"closed http": {lb.Target{AddrPort: netip.MustParseAddrPort(closed.Addr().String()), Path: "/ready"}, false},
+		"closed":      {lb.Target{AddrPort: closed}, false},
+		"closed http": {lb.Target{AddrPort: closed, Path: "/ready"}, false},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		if err := attempt(ctx, c.target); (err == nil) != c.good {
