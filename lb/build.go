@@ -63,6 +63,7 @@ type builder struct {
 	used     map[netip.Addr]model.ObjectRef
 	claims   map[model.Key][]*v1alpha1.AddressClaim // by Service: those that are kept or made
 	released map[model.Key]bool                     // Services that a claim names and that want it no more
+	foreign  map[netip.Addr]string                  // why a claimed address cannot be announced, see model.ForeignAddresses
 	problems []model.Problem
 }
 
@@ -180,7 +181,7 @@ func (w *want) fits(a netip.Addr, from string, pools []*pool) bool {
 }
 
 // keep marks the addresses of existing claims as used and drops the claims that nobody wants any more. A claim
-// that fits no longer stays until its Service has another one; see allocate.
+// that fits no longer, or whose address turned out to be somebody else's, stays until its Service has another one; see allocate.
 func (b *builder) keep(wants []*want) {
 	byKey := make(map[model.Key]*want, len(wants))
 	for _, w := range wants {
@@ -197,6 +198,7 @@ func (b *builder) keep(wants []*want) {
 		}
 		b.keepClaim(c, a, byKey)
 	}
+	b.foreign = model.ForeignAddresses(b.snapshot, slices.SortedFunc(maps.Keys(b.used), netip.Addr.Compare))
 	for _, w := range wants {
 		b.keepOnePerFamily(w)
 	}
@@ -225,7 +227,9 @@ func (b *builder) keepClaim(c *v1alpha1.AddressClaim, a netip.Addr, wants map[mo
 	for _, ref := range users {
 		key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
 		b.claims[key] = append(b.claims[key], c)
-		b.used[a] = model.Ref("Service", key)
+		if b.used[a].Kind != "Node" {
+			b.used[a] = model.Ref("Service", key)
+		}
 	}
 }
 
@@ -247,7 +251,10 @@ func (b *builder) keepOnePerFamily(w *want) {
 			continue // its address stays used in this Build: it is not given away at once
 		}
 		kept = append(kept, c)
-		if b.poolOf(a) == nil {
+		switch owner, foreign := b.foreign[a]; {
+		case foreign:
+			b.problem(w.key, model.ReasonForeignAddress, "%s cannot be announced: %s. Ask for another address.", a, owner)
+		case b.poolOf(a) == nil:
 			b.problem(w.key, ReasonOutOfPool, "%s is in no AddressPool any more. It is kept; delete the Service or ask for another address to give it back.", a)
 		}
 	}
@@ -261,7 +268,7 @@ func (b *builder) allocate(w *want) {
 	}
 	for _, f := range w.families {
 		old := b.claimOf(w, f.is6)
-		if old != nil && w.fits(claimAddr(old), old.Spec.Pool, b.pools) {
+		if old != nil && w.fits(claimAddr(old), old.Spec.Pool, b.pools) && b.foreign[claimAddr(old)] == "" {
 			continue
 		}
 		a, p, ok := b.find(w, f)
@@ -375,7 +382,7 @@ func (b *builder) allClaims() []*v1alpha1.AddressClaim {
 func (b *builder) addresses(key model.Key) []netip.Addr {
 	var out []netip.Addr
 	for _, c := range b.claims[key] {
-		if len(c.Spec.Announce) > 0 {
+		if len(c.Spec.Announce) > 0 && b.foreign[claimAddr(c)] == "" {
 			out = append(out, claimAddr(c))
 		}
 	}

@@ -52,7 +52,7 @@ func textOf(state State, problems []model.Problem) string {
 	return b.String()
 }
 
-// checkState holds for every input: no address twice, at most one of a family for a Service.
+// checkState holds for every input: no address twice, at most one of a family for a Service, none of a node.
 func checkState(t *testing.T, s *model.Snapshot, state State) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -73,10 +73,16 @@ func checkState(t *testing.T, s *model.Snapshot, state State) {
 		}
 		seen[c.Name] = true
 	}
+	promised := map[string]bool{}
+	for _, svc := range state.Services {
+		for _, i := range svc.Ingress {
+			promised[i.IP] = true
+		}
+	}
 	for _, n := range s.Nodes {
 		for _, a := range n.Addresses {
-			if seen[v1alpha1.ClaimName(a)] {
-				t.Errorf("claim of a node's address %s", a)
+			if promised[a.String()] || seen[v1alpha1.ClaimName(a)] && s.Claims[v1alpha1.ClaimName(a)] == nil {
+				t.Errorf("a node's address is given out: %s", a)
 			}
 		}
 	}
@@ -262,4 +268,78 @@ func FuzzParseRange(f *testing.F) {
 			t.Fatalf("%q: the first address is %s", s, a)
 		}
 	})
+}
+
+// FuzzPools gives Services addresses of pools with any entries, beside claims of any text, and takes some away again:
+// each address is of a pool's entry, nobody's else, and nobody's twice, and what is kept does not change.
+func FuzzPools(f *testing.F) {
+	f.Add("203.0.113.10-203.0.113.12\n2001:db8::/126;203.0.113.11-203.0.113.14", "203.0.113.11", uint8(9))
+	f.Add("0.0.0.0/0;::/0;2000::/3;1.0.0.0/8", "10.244.0.1", uint8(3))
+	f.Add("255.255.255.255;223.255.255.255;223.255.255.250-223.255.255.255", "::ffff:203.0.113.1", uint8(5))
+	f.Add("fdff:ffff:ffff:ffff:ffff:ffff:ffff:fffe-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff;fd00::/8", "fd00::1", uint8(7))
+	f.Add("10.244.0.0/15\n10.96.0.0/12\n192.0.2.0/24", "192.0.2.11", uint8(200))
+	f.Fuzz(func(t *testing.T, pools, claimed string, services uint8) {
+		s := &model.Snapshot{
+			Services: map[model.Key]*corev1.Service{{Name: "dns"}: {Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.10"}}},
+			Pools:    map[string]*v1alpha1.AddressPool{},
+			Nodes:    map[string]*model.Node{"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}},
+			Claims:   map[string]*v1alpha1.AddressClaim{},
+		}
+		for i, text := range strings.Split(pools, ";") {
+			name := fmt.Sprintf("p%d", i)
+			s.Pools[name] = testPool(name, strings.Split(text, "\n")...)
+		}
+		for i := range int(services) {
+			key, svc := testService(i)
+			if i%3 == 0 {
+				both := corev1.IPFamilyPolicyPreferDualStack
+				svc.Spec.IPFamilyPolicy = &both
+			}
+			s.Services[key] = svc
+		}
+		s.Claims[claimed] = &v1alpha1.AddressClaim{ObjectMeta: metav1.ObjectMeta{Name: claimed}, Spec: v1alpha1.AddressClaimSpec{
+			Address: claimed, Pool: "p0", Announce: []string{AnnounceARP}, Services: []v1alpha1.ServiceRef{{Namespace: "default", Name: "s00001"}},
+		}}
+		for range 3 {
+			state, _ := Build(s, Settings{})
+			checkState(t, s, state)
+			for _, c := range state.Claims {
+				if s.Claims[c.Name] == nil {
+					checkFresh(t, s, c)
+				}
+			}
+			s.Claims = map[string]*v1alpha1.AddressClaim{}
+			for _, c := range state.Claims {
+				s.Claims[c.Name] = c
+			}
+			again, _ := Build(s, Settings{})
+			if again.String() != state.String() && s.Claims[claimed] == nil {
+				t.Fatalf("not settled:\n%s\nthen\n%s", state, again)
+			}
+			for i := range int(services) {
+				key, svc := testService(i)
+				if _, ok := s.Services[key]; ok && i%2 == 0 {
+					delete(s.Services, key)
+				} else if !ok {
+					s.Services[key] = svc
+				}
+			}
+		}
+	})
+}
+
+// checkFresh says that a new claim is of an entry of its pool, and of nobody else.
+func checkFresh(t *testing.T, s *model.Snapshot, c *v1alpha1.AddressClaim) {
+	a := netip.MustParseAddr(c.Spec.Address)
+	listed := false
+	for _, entry := range s.Pools[c.Spec.Pool].Spec.Addresses {
+		r, err := ParseRange(entry)
+		listed = listed || err == nil && r.contains(a)
+	}
+	if !listed {
+		t.Fatalf("%s is no address of %s", a, c.Spec.Pool)
+	}
+	if whose := model.ForeignAddresses(s, []netip.Addr{a}); len(whose) > 0 {
+		t.Fatalf("%s was given although %s", a, whose[a])
+	}
 }

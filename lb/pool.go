@@ -209,13 +209,13 @@ func (p *pool) after(a netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// readPools reads all pools, the oldest first. An entry that overlaps an earlier one, or a pod range, is left
-// out; the rest of its pool is used.
+// readPools reads all pools, the oldest first. An entry that overlaps an earlier one, a pod range, or the range of
+// ClusterIPs as far as they are given out, is left out; the rest of its pool is used.
 func readPools(s *model.Snapshot) ([]*pool, []model.Problem) {
 	objects := slices.SortedFunc(maps.Values(s.Pools), func(a, b *v1alpha1.AddressPool) int {
 		return cmp.Or(model.CompareAge(a.CreationTimestamp.Time, b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
-	taken := podRanges(s)
+	taken, services := podRanges(s), clusterIPs(s)
 	var pools []*pool
 	var problems []model.Problem
 	for _, o := range objects {
@@ -231,6 +231,11 @@ func readPools(s *model.Snapshot) ([]*pool, []model.Problem) {
 			if owner, ok := taken.overlapping(r); ok {
 				problems = append(problems, model.Problemf(ref, ReasonOverlappingAddresses,
 					"The entry %s is not used: it overlaps %s. Give each address to one pool only.", r, owner))
+				continue
+			}
+			if a, ok := firstIn(r, services); ok {
+				problems = append(problems, model.Problemf(ref, ReasonOverlappingAddresses,
+					"The entry %s is not used: it holds the ClusterIP %s of a Service. Choose addresses outside of the cluster's Service range.", r, a))
 				continue
 			}
 			taken.add(r, fmt.Sprintf("%s of AddressPool %s", r, o.Name))

@@ -53,7 +53,7 @@ type PoolStatus struct {
 // Reasons of the Problems that Build and VIPs return.
 const (
 	ReasonInvalidAddresses     = "InvalidAddresses"     // an entry of a pool cannot be read or used
-	ReasonOverlappingAddresses = "OverlappingAddresses" // an entry of a pool overlaps another or a pod range
+	ReasonOverlappingAddresses = "OverlappingAddresses" // an entry of a pool overlaps another, pods or ClusterIPs
 	ReasonNodeAddress          = "NodeAddress"          // a pool holds the address of a node
 	ReasonInvalidClaim         = "InvalidClaim"         // a claim's name and address do not agree
 	ReasonInvalidRequest       = "InvalidRequest"       // a Service asks for addresses in a way that cannot be read

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -40,10 +41,12 @@ type Target struct {
 	Path     string
 }
 
-// VIPs lists the addresses that claims tell nodes to announce by ARP, sorted, as seen from the node self.
+// VIPs lists the addresses that claims tell nodes to announce by ARP, sorted, as seen from the node self. A claim of an
+// address that is a node's, a pod's or a ClusterIP is believed by nobody: it may be older than what it collides with.
 func VIPs(s *model.Snapshot, self string) ([]VIP, []model.Problem) {
 	var out []VIP
 	var problems []model.Problem
+	own := model.OwnOf(s, model.DefaultOwnPorts())
 	excluded := false
 	if n := s.Nodes[self]; n != nil {
 		_, excluded = n.Labels[corev1.LabelNodeExcludeBalancers]
@@ -65,7 +68,7 @@ func VIPs(s *model.Snapshot, self string) ([]VIP, []model.Problem) {
 				continue
 			}
 			v.Local = true
-			problems = append(problems, v.addProbes(svc, key, s.Endpoints[key], self)...)
+			problems = append(problems, v.addProbes(svc, key, s.Endpoints[key], self, own)...)
 		}
 		v.Draining = v.Draining && len(v.Probes) > 0 || excluded
 		if len(v.Services) > 0 {
@@ -73,11 +76,32 @@ func VIPs(s *model.Snapshot, self string) ([]VIP, []model.Problem) {
 		}
 	}
 	slices.SortFunc(out, func(a, b VIP) int { return a.Addr.Compare(b.Addr) })
-	return out, model.SortProblems(problems)
+	out, refused := withoutOwned(s, out)
+	return out, model.SortProblems(append(problems, refused...))
 }
 
-// addProbes adds the pods of a Service on this node. Those that terminate count only when there are no others.
-func (v *VIP) addProbes(svc *corev1.Service, key model.Key, endpoints *model.ServiceEndpoints, self string) []model.Problem {
+// withoutOwned leaves out the VIPs whose addresses are somebody else's.
+func withoutOwned(s *model.Snapshot, vips []VIP) ([]VIP, []model.Problem) {
+	addrs := make([]netip.Addr, len(vips))
+	for i, v := range vips {
+		addrs[i] = v.Addr
+	}
+	others := model.ForeignAddresses(s, addrs)
+	var problems []model.Problem
+	vips = slices.DeleteFunc(vips, func(v VIP) bool {
+		owner, taken := others[v.Addr]
+		if taken {
+			problems = append(problems, model.ForeignClaim(v.Addr, owner))
+		}
+		return taken
+	})
+	return vips, problems
+}
+
+// addProbes adds the pods of a Service on this node. Those that terminate count only when there are no others, and
+// those that no traffic may be sent to are not asked either: the agent would ask itself, in the name of whoever wrote
+// the EndpointSlice.
+func (v *VIP) addProbes(svc *corev1.Service, key model.Key, endpoints *model.ServiceEndpoints, self string, own model.Own) []model.Problem {
 	if endpoints == nil {
 		return nil
 	}
@@ -91,11 +115,20 @@ func (v *VIP) addProbes(svc *corev1.Service, key model.Key, endpoints *model.Ser
 	for i := range endpoints.Ports {
 		p := &endpoints.Ports[i]
 		for _, e := range model.Usable(model.On(self, p.Endpoints)) {
-			v.Draining = v.Draining && e.Terminating
 			a := e.AddrPort.Addr()
+			asked := e.AddrPort
+			if port != 0 {
+				asked = netip.AddrPortFrom(a, port)
+			}
+			if why := cmp.Or(own.Refuse(p.Protocol, e.AddrPort), own.Refuse(corev1.ProtocolTCP, asked)); why != "" {
+				problems = append(problems, model.Problemf(model.Ref("Service", key), model.ReasonEndpointRefused,
+					"%s is no backend of its address: %s. Correct its EndpointSlices, or the annotation %s.", asked, why, v1alpha1.ProbeAnnotation))
+				continue
+			}
+			v.Draining = v.Draining && e.Terminating
 			switch {
 			case port != 0:
-				pods[a] = []Target{{AddrPort: netip.AddrPortFrom(a, port), Path: path}}
+				pods[a] = []Target{{AddrPort: asked, Path: path}}
 			case p.Protocol == corev1.ProtocolTCP:
 				pods[a] = append(pods[a], Target{AddrPort: e.AddrPort})
 			default:

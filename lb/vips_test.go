@@ -88,3 +88,72 @@ func TestVIPs(t *testing.T) {
 		})
 	}
 }
+
+// TestVIPsOfOthers claims addresses that are somebody else's, and has a good claim beside them: that one alone is
+// announced.
+func TestVIPsOfOthers(t *testing.T) {
+	key := model.Key{Namespace: "default", Name: "web"}
+	s := &model.Snapshot{
+		Services: map[model.Key]*corev1.Service{
+			key: {}, {Namespace: "default", Name: "internal"}: {Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.7"}},
+		},
+		Nodes: map[string]*model.Node{
+			"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
+			"n2": {Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.12")}},
+		},
+		Claims: map[string]*v1alpha1.AddressClaim{},
+	}
+	for _, a := range []string{"203.0.113.1", "192.0.2.11", "192.0.2.12", "10.244.1.0", "10.244.1.255", "10.96.0.7", "127.0.0.1", "224.0.0.1", "0.0.0.0", "255.255.255.255", "169.254.1.1"} {
+		s.Claims[a] = &v1alpha1.AddressClaim{
+			ObjectMeta: metav1.ObjectMeta{Name: a},
+			Spec:       v1alpha1.AddressClaimSpec{Address: a, Announce: []string{AnnounceARP}, Services: []v1alpha1.ServiceRef{{Namespace: "default", Name: "web"}}},
+		}
+	}
+	got, problems := VIPs(s, "n1")
+	if len(got) != 1 || got[0].Addr.String() != "203.0.113.1" {
+		t.Errorf("announced: %v", got)
+	}
+	if len(problems) != len(s.Claims)-1 {
+		t.Errorf("%d problems: %v", len(problems), problems)
+	}
+	for _, p := range problems {
+		if p.Reason != model.ReasonForeignAddress || p.Object.Kind != "AddressClaim" || !strings.Contains(p.Message, "not announced: ") || !strings.Contains(p.Message, "Take it out") {
+			t.Errorf("problem %s", p)
+		}
+	}
+}
+
+// TestProbesOfOthers lets the author of an EndpointSlice ask the agent for its own admin pages and for metadata
+// services: nothing is asked.
+func TestProbesOfOthers(t *testing.T) {
+	key := model.Key{Namespace: "default", Name: "web"}
+	for _, test := range []struct {
+		probe, endpoint string
+		asked           bool
+	}{
+		{"", "10.244.1.5:80", true},
+		{"http:9903/x", "10.244.1.5:80", true},
+		{"", "192.0.2.11:80", true},
+		{"", "127.0.0.1:9903", false},
+		{"", "169.254.169.254:80", false},
+		{"http:9903/debug/problems", "192.0.2.11:80", false},
+		{"", "192.0.2.11:9901", false},
+		{"", "203.0.113.1:80", false},
+	} {
+		svc := &corev1.Service{Spec: corev1.ServiceSpec{ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal}}
+		svc.Annotations = map[string]string{v1alpha1.ProbeAnnotation: test.probe}
+		endpoints := []model.Endpoint{{AddrPort: netip.MustParseAddrPort(test.endpoint), Node: "n1", Ready: true}}
+		vips, problems := VIPs(&model.Snapshot{
+			Services:  map[model.Key]*corev1.Service{key: svc},
+			Endpoints: map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{{Protocol: corev1.ProtocolTCP, Endpoints: endpoints}}}},
+			Nodes:     map[string]*model.Node{"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}}},
+			Claims: map[string]*v1alpha1.AddressClaim{"203.0.113.1": {
+				ObjectMeta: metav1.ObjectMeta{Name: "203.0.113.1"},
+				Spec:       v1alpha1.AddressClaimSpec{Address: "203.0.113.1", Announce: []string{AnnounceARP}, Services: []v1alpha1.ServiceRef{{Namespace: "default", Name: "web"}}},
+			}},
+		}, "n1")
+		if len(vips) != 1 || (len(vips[0].Probes) > 0) != test.asked || (len(problems) == 0) != test.asked {
+			t.Errorf("%s %s: %+v, problems %v", test.probe, test.endpoint, vips, problems)
+		}
+	}
+}

@@ -122,6 +122,7 @@ func (g guard) check() (string, error) {
 		}
 		cmd := g.command(binary, "-test.run", anchored(run), "-test.v", "-test.timeout", "3m")
 		cmd.Dir = pkg
+		cmd.Env = append(cmd.Env, strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)) // for what the test builds itself
 		out, err := cmd.CombinedOutput()
 		all.Write(out)
 		switch {

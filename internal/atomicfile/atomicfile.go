@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Write replaces the file at path, in a folder that exists. When it returns nil, the content survives the loss of
@@ -39,6 +40,29 @@ func Keep(path string, data []byte, mode fs.FileMode) (wrote bool, err error) {
 	return err == nil, err
 }
 
+// Sweep removes what those left behind who were killed while they replaced the file at path. The caller must be the
+// only one who writes it.
+func Sweep(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("remove temporary files of %s: %w", path, err)
+	}
+	var errs []error
+	for _, e := range entries {
+		random, ok := strings.CutPrefix(e.Name(), prefix(path))
+		if !ok || random == "" || strings.Trim(random, "0123456789") != "" {
+			continue
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(path), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove temporary file: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// prefix begins the names of temporary files. The leading dot hides them from those who read all files of the folder.
+func prefix(path string) string { return "." + filepath.Base(path) + "." }
+
 func write(path string, data []byte, mode fs.FileMode, sync bool) error {
 	if err := replace(path, data, mode, sync); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -47,8 +71,7 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) error {
 }
 
 func replace(path string, data []byte, mode fs.FileMode, sync bool) error {
-	// The leading dot hides it from those who read all files of the folder.
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := os.CreateTemp(filepath.Dir(path), prefix(path)+"*")
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,32 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// TestSweep has the temporary files of writers that were killed, and others with like names.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"file", ".file.123", ".file.4", ".file.12x", ".file.", ".other.123", ".file"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(filepath.Join(dir, "file")); err != nil {
+		t.Error(err)
+	}
+	checkNames(t, dir, ".file", ".file.", ".file.12x", ".other.123", "file")
+	f, err := os.CreateTemp(dir, prefix("file")+"*") // as replace does
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := Sweep(filepath.Join(dir, "file")); err != nil {
+		t.Error(err)
+	}
+	checkNames(t, dir, ".file", ".file.", ".file.12x", ".other.123", "file")
+	if err := Sweep(filepath.Join(dir, "missing", "file")); err == nil {
+		t.Error("no error for a folder that does not exist")
+	}
+}
+
 func check(t *testing.T, path, content string, mode fs.FileMode) {
 	t.Helper()
 	data, err := os.ReadFile(path)

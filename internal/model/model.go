@@ -43,6 +43,8 @@ type Snapshot struct {
 // A Node is what Hythe needs of a Kubernetes Node.
 type Node struct {
 	Name string
+	// Created is the time in the object; zero where it has none, as in files.
+	Created time.Time
 	// Addresses are its InternalIPs, in the order of the Node object: the first of each family is used.
 	Addresses []netip.Addr
 	// PodCIDRs are its pod ranges (node.spec.podCIDRs), at most one of each family.
@@ -66,6 +68,9 @@ func (n *Node) Address(is6 bool) netip.Addr {
 type ServiceEndpoints struct {
 	// Ports is sorted by Name and Protocol.
 	Ports []PortEndpoints
+	// Unported is true if there are endpoints without any port: pods of which no container has the port that the
+	// Service's targetPort names.
+	Unported bool
 }
 
 // PortEndpoints are the endpoints behind one Service port, named as in the Service.

@@ -45,6 +45,7 @@ func New(name string, log *slog.Logger) *Announcer {
 // Set makes owned the addresses that this node answers for; new ones are announced at once.
 func (a *Announcer) Set(owned []netip.Addr) {
 	a.mu.Lock()
+	a.table.look(time.Now())
 	a.table.set(time.Now(), owned)
 	a.mu.Unlock()
 	run.Wake(a.wake)
@@ -94,7 +95,7 @@ func (a *Announcer) Watch(vips, neighbours []netip.Addr) error {
 	watch = slices.Compact(watch)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.table.neighbours = known
+	a.table.watch(known)
 	if slices.Equal(watch, a.watch) {
 		return nil
 	}
@@ -132,6 +133,22 @@ func (a *Announcer) AskNeighbours() {
 	for _, n := range sorted(a.table.neighbours) {
 		a.send([]message{probe(a.table.self, n)})
 	}
+}
+
+// AskNeighbour sends one ARP request to a watched neighbour; see Heard.
+func (a *Announcer) AskNeighbour(addr netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.table.neighbours[addr]; ok {
+		a.send([]message{probe(a.table.self, addr)})
+	}
+}
+
+// Heard returns when a watched neighbour was heard last; zero for never.
+func (a *Announcer) Heard(addr netip.Addr) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.table.neighbours[addr]
 }
 
 // Alive returns when a neighbour was heard last.
@@ -208,7 +225,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 		case <-a.wake:
 		case <-timer.C:
 		}
-		timer.Reset(a.step())
+		timer.Reset(min(a.step(), pausedAfter/3)) // look must see a pause, not a rest
 	}
 }
 
@@ -219,6 +236,7 @@ func (a *Announcer) step() time.Duration {
 	if a.conn == nil || !a.link.Up {
 		return time.Second
 	}
+	a.table.look(time.Now())
 	send, events, next := a.table.due(time.Now())
 	a.send(send)
 	a.learn(events)
@@ -337,6 +355,7 @@ func (a *Announcer) receive(conn *packet.Conn, frame []byte) {
 	if a.conn != conn || !a.link.Up {
 		return
 	}
+	a.table.look(time.Now())
 	send, events := a.table.handle(time.Now(), m)
 	a.send(send)
 	a.learn(events)

@@ -167,13 +167,13 @@ func ptr[T any](v T) *T { return &v }
 
 func TestNeighbours(t *testing.T) {
 	tab := testTable()
-	tab.neighbours[host] = true
+	tab.neighbours[host] = time.Time{}
 	tab.handle(start, request(foreign, other, other))
 	if !tab.alive.IsZero() {
 		t.Error("a stranger counts as a neighbour")
 	}
 	tab.handle(start, message{dst: self, src: foreign, op: arp.OperationReply, senderMAC: foreign, senderIP: host, targetMAC: self, targetIP: netip.IPv4Unspecified()})
-	if tab.alive != start {
+	if tab.alive != start || tab.neighbours[host] != start {
 		t.Error("the answer of a neighbour was not noticed")
 	}
 }
@@ -222,31 +222,122 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// FuzzFrame feeds frames to the whole responder: nothing panics, and what is sent says only that an owned address is
-// here.
+// raw is a frame by hand: what is wrong with it no codec would write.
+func raw(edit func(b []byte) []byte) []byte {
+	b, err := request(foreign, host, vip).encode()
+	if err != nil {
+		panic(err)
+	}
+	return edit(b)
+}
+
+func set(at int, values ...byte) func([]byte) []byte {
+	return func(b []byte) []byte { copy(b[at:], values); return b }
+}
+
+// TestMalformed hears frames that are none: they change nothing, and nobody is answered.
+func TestMalformed(t *testing.T) {
+	if _, err := parse(raw(func(b []byte) []byte { return append(b, make([]byte, 18)...) })); err != nil {
+		t.Fatalf("a good frame with padding: %v", err)
+	}
+	for name, frame := range map[string][]byte{
+		"nothing":               nil,
+		"an Ethernet header":    raw(func(b []byte) []byte { return b[:headerLen] }),
+		"one byte short":        raw(func(b []byte) []byte { return b[:headerLen+packetLen-1] }),
+		"another EtherType":     raw(set(12, 0x08, 0x00)),
+		"hardware of a token":   raw(set(headerLen, 0, 6)),
+		"protocol IPv6":         raw(set(headerLen+2, 0x86, 0xdd)),
+		"no hardware length":    raw(set(headerLen+4, 0)),
+		"long hardware address": raw(set(headerLen+4, 255)),
+		"no protocol length":    raw(set(headerLen+5, 0)),
+		"protocol length of v6": raw(set(headerLen+5, 16)),
+		"operation 0":           raw(set(headerLen+6, 0, 0)),
+		"reverse ARP":           raw(set(headerLen+6, 0, 3)),
+		"operation 65535":       raw(set(headerLen+6, 255, 255)),
+		"sender nobody":         raw(set(headerLen+8, 0, 0, 0, 0, 0, 0)),
+		"sender broadcast":      raw(set(headerLen+8, 255, 255, 255, 255, 255, 255)),
+		"sender a group":        raw(set(headerLen+8, 1, 0, 0x5e, 0, 0, 1)),
+	} {
+		if m, err := parse(frame); err == nil {
+			t.Errorf("%s: read as %+v", name, m)
+		}
+	}
+}
+
+// TestForged hears gratuitous frames for an owned VIP and for one that is asked about, from everywhere: what is owned
+// stays so, and the answers are bounded.
+func TestForged(t *testing.T) {
+	tab := testTable()
+	sent := 0
+	for i := range 10_000 {
+		from := mac{2, 9, 0, 0, byte(i >> 8), byte(i)}
+		for _, m := range announcements(from, vip) {
+			send, _ := tab.handle(start.Add(time.Duration(i)*time.Millisecond), m)
+			sent += len(send)
+		}
+	}
+	if tab.owned[vip] == nil {
+		t.Error("the VIP was given up")
+	}
+	if sent != 2 { // 10 s: one defence of two frames
+		t.Errorf("20000 forged frames in 10 s were answered with %d", sent)
+	}
+}
+
+// FuzzFrame feeds frames to the whole responder, as they come from the wire: nothing panics, what is sent says only
+// that an owned address is here, to the one who asked or to all, and a frame about other addresses does nothing at all.
 func FuzzFrame(f *testing.F) {
-	for _, m := range []message{request(foreign, host, vip), request(foreign, vip, vip), request(member, netip.IPv4Unspecified(), other), answer(foreign, request(self, host, vip))} {
+	for _, m := range []message{
+		request(foreign, host, vip), request(foreign, vip, vip), request(foreign, vip, host), request(member, netip.IPv4Unspecified(), other),
+		request(foreign, netip.IPv4Unspecified(), other), request(foreign, other, other), request(foreign, host, host),
+		answer(foreign, request(self, host, vip)), announcements(member, vip)[1],
+	} {
 		frame, err := m.encode()
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(frame)
 		f.Add(frame[:30])
+		f.Add(append(frame, make([]byte, 18)...))
+	}
+	vm, err := bpf.NewVM(filter([]netip.Addr{vip, other}, false))
+	if err != nil {
+		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
+		passed, err := vm.Run(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
 		m, err := parse(frame)
 		if err != nil {
 			return
 		}
 		tab := testTable()
 		tab.ask(start, other, Full())
-		send, _ := tab.handle(start, m)
+		send, events := tab.handle(start, m)
+		if len(send)+len(events) > 0 && passed == 0 {
+			t.Fatalf("the kernel drops %+v, which means something: %v %v", m, send, events)
+		}
+		mine := m.targetIP == vip || m.senderIP == vip
+		if len(send) > 2 || len(send) > 0 && !mine || tab.owned[vip] == nil || len(tab.owned) != 1 {
+			t.Fatalf("%+v: sent %+v, owned %v", m, send, tab.owned)
+		}
+		for _, e := range events {
+			if e.Addr != vip && e.Addr != other || e.Addr != m.senderIP && e.Addr != m.targetIP || e.Kind == Free {
+				t.Fatalf("%+v: learned %s", m, e)
+			}
+		}
 		for _, s := range send {
-			if s.senderMAC != self || s.src != self || s.senderIP != vip {
+			if s.senderMAC != self || s.src != self || s.senderIP != vip || s.dst != broadcast && s.dst != m.senderMAC {
 				t.Fatalf("sent %+v", s)
 			}
-			if _, err := s.encode(); err != nil {
+			b, err := s.encode()
+			if err != nil {
 				t.Fatalf("cannot encode %+v: %v", s, err)
+			}
+			if again, err := parse(b); err != nil || again != s {
+				t.Fatalf("sent %+v, which reads as %+v, %v", s, again, err)
 			}
 		}
 	})

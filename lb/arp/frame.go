@@ -32,14 +32,15 @@ type message struct {
 	senderIP, targetIP   netip.Addr
 }
 
-var errFrame = errors.New("parse ARP frame: malformed, or not IPv4 on Ethernet")
+var errFrame = errors.New("parse ARP frame: malformed, or not a request or reply for IPv4 on Ethernet")
 
 const (
 	headerLen = 14
 	packetLen = 28
 )
 
-// parse reads a frame. The lengths are checked before the codec sees it, which believes them.
+// parse reads a frame. The lengths are checked before the codec sees it, which believes them. A sender that is a group
+// or nobody cannot be answered, and is no host that uses an address (RFC 826 knows neither).
 func parse(frame []byte) (message, error) {
 	if len(frame) < headerLen+packetLen || frame[headerLen+4] != 6 || frame[headerLen+5] != 4 {
 		return message{}, errFrame
@@ -52,6 +53,12 @@ func parse(frame []byte) (message, error) {
 		return message{}, errFrame
 	}
 	if p.HardwareType != 1 || p.ProtocolType != uint16(ethernet.EtherTypeIPv4) {
+		return message{}, errFrame
+	}
+	if p.Operation != arp.OperationRequest && p.Operation != arp.OperationReply {
+		return message{}, errFrame
+	}
+	if sender := macOf(p.SenderHardwareAddr); sender == (mac{}) || sender[0]&1 != 0 {
 		return message{}, errFrame
 	}
 	return message{

@@ -16,10 +16,12 @@ type table struct {
 	owned      map[netip.Addr]*announcing
 	asked      map[netip.Addr]*asking
 	members    map[mac]string
-	neighbours map[netip.Addr]bool
-	// alive is when a neighbour was heard last.
+	neighbours map[netip.Addr]time.Time // when each was heard last, zero for never
+	// alive is when any of them was heard last.
 	alive    time.Time
 	counters Counters
+	// looked is when the process was seen to run last, quiet until when it says nothing after a pause.
+	looked, quiet time.Time
 }
 
 // announcing is the schedule of one owned address.
@@ -38,7 +40,7 @@ type asking struct {
 }
 
 func newTable() *table {
-	return &table{owned: map[netip.Addr]*announcing{}, asked: map[netip.Addr]*asking{}, members: map[mac]string{}, neighbours: map[netip.Addr]bool{}}
+	return &table{owned: map[netip.Addr]*announcing{}, asked: map[netip.Addr]*asking{}, members: map[mac]string{}, neighbours: map[netip.Addr]time.Time{}}
 }
 
 // set makes addrs the owned addresses. New ones are announced at once.
@@ -53,6 +55,15 @@ func (t *table) set(now time.Time, addrs []netip.Addr) {
 		}
 	}
 	t.owned = next
+}
+
+// watch sets the neighbours, and forgets nothing about those that stay.
+func (t *table) watch(neighbours map[netip.Addr]bool) {
+	next := make(map[netip.Addr]time.Time, len(neighbours))
+	for a := range neighbours {
+		next[a] = t.neighbours[a]
+	}
+	t.neighbours = next
 }
 
 // again starts the announcements of an owned address anew.
@@ -73,8 +84,8 @@ func (t *table) handle(now time.Time, m message) (send []message, events []Event
 	if m.senderMAC == t.self || m.src == t.self {
 		return nil, nil
 	}
-	if t.neighbours[m.senderIP] {
-		t.alive = now
+	if _, ok := t.neighbours[m.senderIP]; ok {
+		t.alive, t.neighbours[m.senderIP] = now, now
 	}
 	if t.asked[m.senderIP] != nil || m.isProbe() && t.asked[m.targetIP] != nil && t.members[m.senderMAC] == "" {
 		a := m.senderIP
@@ -89,6 +100,9 @@ func (t *table) handle(now time.Time, m message) (send []message, events []Event
 	}
 	if m.op == arp.OperationRequest && t.owned[m.targetIP] != nil && (m.dst == broadcast || m.dst == t.self) {
 		t.counters.Requests++
+		if t.silent(now) {
+			return nil, nil
+		}
 		t.counters.Answered++
 		return []message{answer(t.self, m)}, nil
 	}
@@ -114,7 +128,7 @@ func (t *table) contested(now time.Time, o *announcing, m message) ([]message, [
 	} else {
 		t.counters.Conflicts++
 	}
-	if !o.defended.IsZero() && now.Sub(o.defended) < gap {
+	if t.silent(now) || !o.defended.IsZero() && now.Sub(o.defended) < gap {
 		return nil, []Event{e}
 	}
 	o.defended = now
@@ -127,6 +141,9 @@ func (t *table) due(now time.Time) (send []message, events []Event, next time.Ti
 	next = now.Add(announceEvery)
 	for _, a := range sorted(t.owned) {
 		o := t.owned[a]
+		if !now.Before(o.next) && t.silent(now) {
+			o.next = t.quiet
+		}
 		if !now.Before(o.next) {
 			send = append(send, announcements(t.self, a)...)
 			t.counters.Announced += 2

@@ -95,6 +95,54 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// FuzzReceive hands a node what anybody may send: nothing that is not signed is read, signed messages of any content
+// break nothing, and all of them once more change nothing.
+func FuzzReceive(f *testing.F) {
+	for _, h := range []Heartbeat{
+		testHeartbeat(),
+		{Node: "a", Boot: 5, Sequence: 1, Heard: [2]uint64{77}, VIPs: []VIP{{Addr: netip.MustParseAddr("203.0.113.1"), Owned: true}}},
+		{Node: "a", Boot: 5, Sequence: 1 << 63, Heard: [2]uint64{0, 77}, Hold: time.Hour},
+		{Node: "b", Boot: 77, Sequence: 1, Heard: [2]uint64{77, 77}, Leaving: true},
+	} {
+		data, _ := testKeys.Encode(h)
+		f.Add(data[:len(data)-sha256.Size], data[:len(data)-sha256.Size], uint16(100))
+		f.Add(data[:len(data)-sha256.Size], data, uint16(900))
+	}
+	now := time.Unix(1e9, 0)
+	f.Fuzz(func(t *testing.T, first, second []byte, gap uint16) {
+		if _, err := (Keys{[]byte("another key, which nobody has")}).Decode(first); err == nil {
+			t.Fatal("an unsigned message was read")
+		}
+		table := NewTable("b", 77, Config{})
+		table.SetPeers([]string{"a", "b", "n1"})
+		var heard []Heartbeat
+		for _, body := range [][]byte{first, second} {
+			h, err := testKeys.Decode(append(append([]byte{}, body...), sign(testKeys[0], body)...))
+			if err != nil {
+				continue
+			}
+			heard = append(heard, h)
+			_, _, _ = table.Receive(now, h)
+		}
+		before := table.Alive(now)
+		for _, h := range heard {
+			_, _, _ = table.Receive(now, h)
+		}
+		if after := table.Alive(now); !reflect.DeepEqual(before, after) {
+			t.Fatalf("%v, and once more: %v", before, after)
+		}
+		for _, m := range before {
+			if m.Name == "b" {
+				t.Fatal("it hears itself")
+			}
+		}
+		table.Tick(now.Add(time.Duration(gap) * time.Millisecond))
+		table.EndHold("a")
+		table.Tick(now.Add(2 * time.Hour))
+		table.Tick(now.Add(4 * time.Hour))
+	})
+}
+
 func TestReadKeys(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string

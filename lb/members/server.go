@@ -87,6 +87,13 @@ func (s *Server) Alive() []Member {
 	return s.table.Alive(time.Now())
 }
 
+// EndHold says that a node that asked to be waited for is gone; see Table.EndHold.
+func (s *Server) EndHold(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.table.EndHold(name)
+}
+
 // Known lists the last words of all nodes that were ever heard, alive or not, by name.
 func (s *Server) Known() map[string]Heartbeat {
 	s.mu.Lock()

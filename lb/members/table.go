@@ -108,6 +108,13 @@ func (p *peer) replaceSession(boot uint64) {
 	p.session, p.candidate = boot, 0
 }
 
+// EndHold says that a node that asked to be waited for is gone: it is dead at the next Tick, if it stays silent.
+func (t *Table) EndHold(name string) {
+	if p := t.peers[name]; p != nil {
+		p.hold = time.Time{}
+	}
+}
+
 // sameState compares what two heartbeats say, apart from counters.
 func sameState(a, b Heartbeat) bool {
 	return a.Leaving == b.Leaving && (a.Hold > 0) == (b.Hold > 0) && slices.Equal(a.VIPs, b.VIPs) &&

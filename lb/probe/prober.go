@@ -55,6 +55,8 @@ type Prober struct {
 	mu      sync.Mutex
 	vips    map[netip.Addr][]lb.Probe
 	targets map[lb.Target]*target
+	// worked are the VIPs that were healthy before their pods were last replaced.
+	worked map[netip.Addr]bool
 }
 
 // A target is what is known of one lb.Target.
@@ -83,7 +85,11 @@ func (p *Prober) Changed() <-chan struct{} { return p.changed }
 func (p *Prober) Set(vips map[netip.Addr][]lb.Probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.vips = vips
+	worked := map[netip.Addr]bool{}
+	for vip := range vips {
+		worked[vip] = p.healthy(vip)
+	}
+	p.vips, p.worked = vips, worked
 	wanted := map[lb.Target]bool{}
 	for _, pods := range vips {
 		for _, pod := range pods {
@@ -106,11 +112,22 @@ func (p *Prober) Set(vips map[netip.Addr][]lb.Probe) {
 	run.Wake(p.wake)
 }
 
-// Healthy reports whether a pod behind the VIP works.
+// Healthy reports whether a pod behind the VIP works. Where the pods that worked were just replaced by one that was not
+// asked yet, the VIP stays healthy until that one has shown whether it works.
 func (p *Prober) Healthy(vip netip.Addr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.ContainsFunc(p.vips[vip], p.works)
+	return p.healthy(vip)
+}
+
+func (p *Prober) healthy(vip netip.Addr) bool {
+	pods := p.vips[vip]
+	return slices.ContainsFunc(pods, p.works) || p.worked[vip] && slices.ContainsFunc(pods, p.unknown)
+}
+
+// unknown is for a pod of which nothing bad is known, and not all that is good.
+func (p *Prober) unknown(pod lb.Probe) bool {
+	return !slices.ContainsFunc(pod.Targets, func(t lb.Target) bool { return p.targets[t].tried && !p.targets[t].good }) && !p.works(pod)
 }
 
 func (p *Prober) works(pod lb.Probe) bool {

@@ -28,7 +28,11 @@ func TestThresholds(t *testing.T) {
 		p := New(Options{})
 		var mode atomic.Value
 		mode.Store("good")
+		var failures atomic.Int32 // how many attempts are yet to fail
 		p.attempt = func(ctx context.Context, _ lb.Target) error {
+			if failures.Add(-1) >= 0 {
+				return errors.New("reset")
+			}
 			switch mode.Load() {
 			case "refused":
 				return errors.New("refused")
@@ -68,12 +72,16 @@ func TestThresholds(t *testing.T) {
 			after("good", true, 570*time.Millisecond)
 		}
 		// One failure is none.
-		mode.Store("refused")
-		time.Sleep(150 * time.Millisecond)
-		mode.Store("good")
-		time.Sleep(time.Second)
-		if !p.Healthy(vip) {
-			t.Error("one failure was enough")
+		failures.Store(1)
+		for range 100 {
+			time.Sleep(10 * time.Millisecond)
+			if !p.Healthy(vip) {
+				t.Error("one failure was enough")
+				break
+			}
+		}
+		if failures.Load() > 0 {
+			t.Error("there was no failure")
 		}
 		p.Set(nil)
 		if p.Healthy(vip) {
@@ -140,5 +148,42 @@ func TestAttempt(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		cancel()
+	}
+}
+
+// TestReplaced has a pod replaced by another one that nobody has asked yet: a VIP is not given up for that, but it is
+// when the new pod turns out not to work.
+func TestReplaced(t *testing.T) {
+	for _, works := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			other := lb.Target{AddrPort: netip.MustParseAddrPort("10.0.0.2:80")}
+			p := New(Options{})
+			p.attempt = func(_ context.Context, target lb.Target) error {
+				if target == other && !works {
+					return errors.New("refused")
+				}
+				return nil
+			}
+			go func() { _ = p.Run(ctx) }()
+			p.Set(map[netip.Addr][]lb.Probe{vip: {{Pod: one.AddrPort.Addr(), Targets: []lb.Target{one}}}})
+			time.Sleep(time.Second)
+			for range 2 { // a snapshot more changes nothing
+				p.Set(map[netip.Addr][]lb.Probe{vip: {{Pod: other.AddrPort.Addr(), Targets: []lb.Target{other}}}})
+				if !p.Healthy(vip) {
+					t.Error("not healthy as soon as the pod is replaced")
+				}
+			}
+			time.Sleep(time.Second)
+			if p.Healthy(vip) != works {
+				t.Errorf("healthy is %t when the new pod was asked, works %t", p.Healthy(vip), works)
+			}
+			p.Set(map[netip.Addr][]lb.Probe{vip: nil})
+			if p.Healthy(vip) {
+				t.Error("healthy without a pod")
+			}
+			stop()
+			synctest.Wait()
+		})
 	}
 }

@@ -186,6 +186,24 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestSwitchedOff ends the owner's agent in an orderly way, and then the whole machine: the others do not wait for it
+// as long as it asked them to.
+func TestSwitchedOff(t *testing.T) {
+	r := newRig(t, 3, corev1.ServiceExternalTrafficPolicyLocal)
+	r.startAll()
+	owner := r.owner()
+	r.signal("speaker", owner, syscall.SIGTERM)
+	time.Sleep(500 * time.Millisecond) // the machine goes on for a moment
+	start := time.Now()
+	r.signal("backend", owner, syscall.SIGKILL)
+	r.ip("-n " + r.ns("lan") + " link set p" + strings.TrimPrefix(owner, "n") + " down")
+	next, announced, answered := r.moved(start, owner)
+	if announced > budget || answered > budget {
+		t.Errorf("moved to %s, announced after %v, answered after %v", next, announced, answered)
+	}
+	t.Logf("announced by %s after %v", next, announced.Round(time.Millisecond))
+}
+
 // TestRelease ends the owner's agent for good: the VIP moves without a moment of silence.
 func TestRelease(t *testing.T) {
 	r := newRig(t, 2, corev1.ServiceExternalTrafficPolicyLocal)

@@ -261,6 +261,16 @@ func (k *keeper) say(in input, view lb.View) []members.VIP {
 	return out[:min(len(out), members.MaxVIPs)]
 }
 
+// settled says whether nothing is left to resume.
+func (k *keeper) settled() bool {
+	for _, h := range k.vips {
+		if h.claimed {
+			return false
+		}
+	}
+	return true
+}
+
 // problems lists what stands in the way of VIPs.
 func (k *keeper) problems() []model.Problem {
 	var out []model.Problem

@@ -343,6 +343,68 @@ func TestClaimDeleted(t *testing.T) {
 	s.one("claimed again")
 }
 
+// TestForeign meets a host on the LAN that is no node and uses the VIP: before it is announced it is not announced, and
+// asked about again later; afterwards it is kept and the host named.
+func TestForeign(t *testing.T) {
+	a := netip.MustParseAddr("203.0.113.1")
+	k := newKeeper("n1", arp.Full(), nil)
+	now := time.Unix(1e9, 0)
+	in := input{vips: []lb.VIP{{Addr: a}}, carrier: true, evidence: true, healthy: func(netip.Addr) bool { return true }}
+	out := k.step(now, in)
+	if len(out.owned) != 0 || out.ask[a] != arp.Full() {
+		t.Fatalf("owned %v, asked %v; want the whole question first", out.owned, out.ask)
+	}
+	k.event(now, arp.Event{Kind: arp.Answered, Addr: a, MAC: "02:00:00:00:00:09"})
+	for _, after := range []time.Duration{0, time.Second, retryForeign - 1} {
+		out = k.step(now.Add(after), in)
+		if len(out.owned)+len(out.ask) != 0 || !out.say[0].Blocked {
+			t.Fatalf("after %v: owned %v, asked %v, said %v", after, out.owned, out.ask, out.say)
+		}
+	}
+	problems := k.problems()
+	if len(problems) != 1 || problems[0].Reason != ReasonAddressConflict || !strings.Contains(problems[0].Message, "is not announced: the host with the MAC 02:00:00:00:00:09") {
+		t.Fatalf("problems: %v", problems)
+	}
+	now = now.Add(retryForeign + 1)
+	if out = k.step(now, in); out.ask[a] != arp.Full() {
+		t.Fatalf("it is not asked again: %v", out.ask)
+	}
+	k.event(now, arp.Event{Kind: arp.Free, Addr: a})
+	if out = k.step(now, in); len(out.owned) != 1 || len(k.problems()) != 0 {
+		t.Fatalf("owned %v, problems %v", out.owned, k.problems())
+	}
+	k.event(now, arp.Event{Kind: arp.Conflict, Addr: a, MAC: "02:00:00:00:00:09"})
+	out = k.step(now, in)
+	if problems := k.problems(); len(out.owned) != 1 || len(problems) != 1 || !strings.Contains(problems[0].Message, "contested") {
+		t.Errorf("a forged frame: owned %v, problems %v", out.owned, problems)
+	}
+	now = now.Add(rememberConflict + 1)
+	if k.step(now, in); len(k.problems()) != 0 {
+		t.Errorf("the conflict is over: %v", k.problems())
+	}
+}
+
+// TestLastWord has a second owner after a healed partition: the one that stays announces again when the other is gone.
+func TestLastWord(t *testing.T) {
+	a := netip.MustParseAddr("203.0.113.1")
+	k := newKeeper("n1", arp.Full(), map[netip.Addr]Stored{a: {Generation: 5, Owned: true}})
+	now := time.Unix(1e9, 0)
+	rival := members.Member{Name: "n2", VIPs: []members.VIP{{Addr: a, Generation: 4, Owned: true, Healthy: true}}}
+	in := input{vips: []lb.VIP{{Addr: a}}, carrier: true, evidence: true, healthy: func(netip.Addr) bool { return true }}
+	k.holding(a).owned, k.holding(a).claimed = true, false
+	in.members = []members.Member{rival}
+	if out := k.step(now, in); len(out.owned) != 1 || len(out.announce) != 0 {
+		t.Fatalf("owned %v, announced %v", out.owned, out.announce)
+	}
+	rival.VIPs[0].Owned = false
+	if out := k.step(now, in); !slices.Contains(out.announce, a) {
+		t.Error("the last word is the loser's")
+	}
+	if out := k.step(now, in); len(out.announce) != 0 {
+		t.Error("it is said again and again")
+	}
+}
+
 func TestStore(t *testing.T) {
 	dir := t.TempDir()
 	if got, err := load(dir); len(got) != 0 || err != nil {

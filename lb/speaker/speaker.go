@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,10 +69,14 @@ type Speaker struct {
 	known     []model.Problem // about the snapshot
 	failed    map[string]error
 	asked     time.Time // when neighbours were asked for a sign of life
+	vigil     vigil
+	askedHeld time.Time // when nodes were asked that are waited for
+	wrote     time.Time // when what is owned could not be written; zero if it is written
 	listening bool
 	draining  bool
 	takeovers map[string]uint64
 	releases  map[string]uint64
+	since     map[netip.Addr]time.Time // when VIPs were taken
 }
 
 // New makes a Speaker and reads what this node owned before.
@@ -92,6 +97,7 @@ func New(opts Options) (*Speaker, error) {
 		members: members.NewServer(members.Options{Node: opts.Node, Port: opts.Port, Keys: opts.Keys, Config: opts.Members, Log: opts.Log}),
 		keeper:  newKeeper(opts.Node, opts.FirstProbe, stored),
 		failed:  map[string]error{}, takeovers: map[string]uint64{}, releases: map[string]uint64{}, listening: true,
+		since: map[netip.Addr]time.Time{},
 	}
 	if opts.Registry != nil {
 		if err := opts.Registry.Register(collector{s}); err != nil {
@@ -119,6 +125,13 @@ func (s *Speaker) owned() []netip.Addr {
 		}
 	}
 	return out
+}
+
+// Settled says whether this node has heard the others and decided about the VIPs that it had before it was restarted.
+func (s *Speaker) Settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.listening && s.keeper.settled()
 }
 
 // Problems lists what stands in the way of VIPs on this node.
@@ -312,6 +325,7 @@ func (s *Speaker) step(words members.Heartbeat) {
 		macs[name] = h.MACs
 	}
 	s.arp.SetMembers(macs)
+	s.endHolds(now, alive, link.Up)
 	in := input{
 		members: alive, known: known, healthy: s.prober.Healthy, carrier: link.Up,
 		evidence: s.evidence(now, alive), late: s.members.Late(),
@@ -340,9 +354,7 @@ func (s *Speaker) step(words members.Heartbeat) {
 
 // do carries out a step.
 func (s *Speaker) do(out output, stored map[netip.Addr]Stored) {
-	if len(out.changes) > 0 {
-		s.fail("write owned VIPs", save(s.opts.Data, stored))
-	}
+	s.write(time.Now(), len(out.changes) > 0, stored)
 	s.arp.Set(out.owned)
 	for _, c := range out.changes {
 		s.count(c)
@@ -358,14 +370,34 @@ func (s *Speaker) do(out output, stored map[netip.Addr]Stored) {
 	}
 }
 
+// writeAgain is the time between attempts to write what could not be written.
+const writeAgain = time.Second
+
+// write writes down what is owned, when that changed and as long as it could not be written. A disk that is full stops
+// no VIP: what is not written down costs a takeover after the next restart.
+func (s *Speaker) write(now time.Time, changed bool, stored map[netip.Addr]Stored) {
+	if !changed && (s.wrote.IsZero() || now.Sub(s.wrote) < writeAgain) {
+		return
+	}
+	err := save(s.opts.Data, stored)
+	s.wrote = time.Time{}
+	if err != nil {
+		s.wrote = now
+		err = fmt.Errorf("%w. Make room there: a restart of the agent may move VIPs until then", err)
+	}
+	s.fail("write owned VIPs", err)
+}
+
 func (s *Speaker) count(c change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.taken {
 		s.takeovers[c.reason]++
+		s.since[c.vip] = time.Now()
 		s.opts.Log.Info("VIP taken", "vip", c.vip, "generation", c.generation, "reason", c.reason)
 	} else {
 		s.releases[c.reason]++
+		delete(s.since, c.vip)
 		s.opts.Log.Info("VIP released", "vip", c.vip, "generation", c.generation, "reason", c.reason)
 	}
 }
@@ -391,6 +423,34 @@ func (s *Speaker) evidence(now time.Time, alive []members.Member) bool {
 		s.arp.AskNeighbours()
 	}
 	return now.Sub(s.arp.Alive()) <= 4*interval
+}
+
+// endHolds asks the kernels of nodes that asked to be waited for whether they are there, and stops waiting for those
+// that fell silent.
+func (s *Speaker) endHolds(now time.Time, alive []members.Member, carrier bool) {
+	if !slices.ContainsFunc(alive, func(m members.Member) bool { return m.Held }) {
+		s.vigil = vigil{}
+		return
+	}
+	address := func(name string) netip.Addr {
+		if n := s.nodes[name]; n != nil {
+			return n.Address(false)
+		}
+		return netip.Addr{}
+	}
+	if now.Sub(s.askedHeld) >= members.DefaultInterval {
+		s.askedHeld = now
+		for _, m := range alive {
+			if m.Held {
+				s.arp.AskNeighbour(address(m.Name))
+			}
+		}
+	}
+	heard := func(name string) time.Time { return s.arp.Heard(address(name)) }
+	for _, name := range s.vigil.step(now, alive, heard, carrier && s.evidence(now, alive) && !s.members.Late()) {
+		s.opts.Log.Info("node is gone, and not waited for", "node", name)
+		s.members.EndHold(name)
+	}
 }
 
 // end says the last words: either wait for me, or take my VIPs.

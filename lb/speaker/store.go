@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,8 +23,9 @@ type Stored struct {
 
 const storeName = "vips.json"
 
-// load reads what was stored in dir; a file that does not exist is empty.
+// load reads what was stored in dir, which nobody else writes; a file that does not exist is empty.
 func load(dir string) (map[netip.Addr]Stored, error) {
+	_ = atomicfile.Sweep(filepath.Join(dir, storeName)) // reading tells better what is wrong with dir
 	data, err := os.ReadFile(filepath.Join(dir, storeName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -38,15 +40,28 @@ func load(dir string) (map[netip.Addr]Stored, error) {
 	return out, nil
 }
 
-// save replaces the file. It does not wait for the disk: a record lost with the machine's power costs a takeover,
-// waiting for the disk would make each one late.
+// save replaces the file, unless it says all this already. It does not wait for the disk: a record lost with the machine's
+// power costs a takeover, waiting for the disk would make each one late.
 func save(dir string, vips map[netip.Addr]Stored) error {
+	path := filepath.Join(dir, storeName)
 	data, err := json.Marshal(vips)
 	if err == nil {
-		err = atomicfile.WriteUnsynced(filepath.Join(dir, storeName), append(data, '\n'), 0o600)
+		data = append(data, '\n')
+		if is, err := os.ReadFile(path); err == nil && bytes.Equal(is, data) {
+			return nil
+		}
+		err = atomicfile.WriteUnsynced(path, data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write owned VIPs: %w", err)
+	}
+	return nil
+}
+
+// Forget removes what a node remembers of VIPs.
+func Forget(dir string) error {
+	if err := os.Remove(filepath.Join(dir, storeName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove owned VIPs: %w", err)
 	}
 	return nil
 }

@@ -52,6 +52,11 @@ func install(o InstallOptions) error {
 			return err
 		}
 	}
+	for _, path := range []string{filepath.Join(o.BinDir, PluginName), o.configFile(), o.conflist()} {
+		if err := atomicfile.Sweep(path); err != nil {
+			return err
+		}
+	}
 	if o.Plugin != "" {
 		binary, err := os.ReadFile(o.Plugin)
 		if err != nil {
@@ -106,4 +111,12 @@ func Uninstall(o InstallOptions) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Forget removes the leases of a node whose pods are gone. Later pods begin with the first address again.
+func Forget(dataDir string) error {
+	if err := os.RemoveAll(openStore(dataDir, "").dir); err != nil {
+		return fmt.Errorf("remove leases: %w", err)
+	}
+	return nil
 }

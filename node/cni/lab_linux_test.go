@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/cni"
 	"hythe.dev/hythe/node/kernel/link"
@@ -183,6 +185,96 @@ func TestRepair(t *testing.T) {
 			must(t, a.links.Set(t.Context(), l.state(a)))
 		})
 	}
+}
+
+// TestNodeChanges gives a node another address, then another pod range, and takes a third node away: the others reach
+// what is there now, and nothing is left of what was.
+func TestNodeChanges(t *testing.T) {
+	l := newLab(t, 3)
+	a, b, c := l.nodes[0], l.nodes[1], l.nodes[2]
+	from, to := a.pod(t, "p0"), b.pod(t, "p1")
+	serveEcho(t, to.ns)
+	setAll := func() {
+		t.Helper()
+		for _, n := range l.nodes {
+			if l.snapshot.Nodes[n.name] != nil {
+				must(t, n.links.Set(t.Context(), l.state(n)))
+			}
+		}
+	}
+	edit := func(n *labNode, change func(*model.Node)) {
+		copied := *l.snapshot.Nodes[n.name]
+		change(&copied)
+		l.snapshot = &model.Snapshot{Nodes: maps.Clone(l.snapshot.Nodes)}
+		l.snapshot.Nodes[n.name] = &copied
+	}
+	road := func() error { _, err := ask(from.ns, to.addr, 100); return err }
+	must(t, road())
+
+	old := b.address
+	b.address = netip.MustParseAddr("192.0.2.99")
+	testenv.InNetNS(t, b.ns, func() {
+		eth0 := linkByName(t, "eth0")
+		must(t, netlink.AddrDel(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: old.AsSlice(), Mask: net.CIDRMask(24, 32)}}))
+		must(t, netlink.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: b.address.AsSlice(), Mask: net.CIDRMask(24, 32)}}))
+	})
+	edit(b, func(n *model.Node) { n.Addresses = []netip.Addr{b.address} })
+	setAll()
+	eventually(t, 5*time.Second, road)
+	if entries := a.forwards(t); strings.Contains(entries, old.String()) || !strings.Contains(entries, b.address.String()) {
+		t.Errorf("forwarding entries after the address changed: %s", entries)
+	}
+
+	edit(b, func(n *model.Node) { n.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.77.0/24")} })
+	setAll()
+	b.options.Config.PodCIDRs = l.snapshot.Nodes[b.name].PodCIDRs
+	must(t, cni.Install(b.options))
+	if routes := a.routes(t); strings.Contains(routes, "10.244.2.0/24") || strings.Contains(routes, "fd00:244:2::/64") || !strings.Contains(routes, "10.244.77.0/24") {
+		t.Errorf("routes after the range changed: %s", routes)
+	}
+	path := "/run/netns/ho-p2"
+	ns := testenv.NamedNetNS(t, "ho-p2")
+	result, err := b.attach(t, "p2", path)
+	must(t, err)
+	if got := result.IPs[0].Address.IP.String(); got != "10.244.77.1" {
+		t.Errorf("the new pod has %s", got)
+	}
+	to = pod{ns: ns, addr: netip.MustParseAddr("10.244.77.1")}
+	serveEcho(t, to.ns)
+	must(t, road())
+
+	l.snapshot = &model.Snapshot{Nodes: maps.Clone(l.snapshot.Nodes)}
+	delete(l.snapshot.Nodes, c.name)
+	setAll()
+	if routes, entries := a.routes(t), a.forwards(t); strings.Contains(routes, "10.244.3.0/24") || strings.Contains(entries, c.address.String()) {
+		t.Errorf("after the node went: %s, %s", routes, entries)
+	}
+	must(t, road())
+}
+
+// forwards and routes are the overlay's entries in a node's kernel, as text.
+func (n *labNode) forwards(t testing.TB) string {
+	t.Helper()
+	var out []netlink.Neigh
+	testenv.InNetNS(t, n.ns, func() {
+		var err error
+		out, err = netlink.NeighList(linkByName(t, link.OverlayName).Attrs().Index, unix.AF_BRIDGE)
+		must(t, err)
+	})
+	return fmt.Sprint(out)
+}
+
+func (n *labNode) routes(t testing.TB) string {
+	t.Helper()
+	var out []netlink.Route
+	testenv.InNetNS(t, n.ns, func() {
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			list, err := netlink.RouteList(nil, family)
+			must(t, err)
+			out = append(out, list...)
+		}
+	})
+	return fmt.Sprint(out)
 }
 
 func deleteNeighbours(t testing.TB, d netlink.Link, family int) {

@@ -147,6 +147,20 @@ func (l *Leases) rested(p netip.Prefix, now Uptime) (netip.Addr, error) {
 	return best, nil
 }
 
+// Outside lists the leases with an address that is in none of the ranges: the node's range has changed since, and other
+// nodes reach these pods no more.
+func (l *Leases) Outside(ranges []netip.Prefix) []Lease {
+	var out []Lease
+	for _, lease := range l.Leases {
+		if slices.ContainsFunc(lease.Addresses, func(a netip.Addr) bool {
+			return !slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(a) })
+		}) {
+			out = append(out, lease)
+		}
+	}
+	return out
+}
+
 // Free ends the lease of a request; its addresses begin to rest. It reports whether there was one.
 func (l *Leases) Free(r Request, now Uptime) bool {
 	lease, ok := l.Find(r)

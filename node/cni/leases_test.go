@@ -102,6 +102,23 @@ func TestAllocateSmall(t *testing.T) {
 	}
 }
 
+// TestOutside changes the node's range while pods have addresses: they are named, and new ones get other addresses.
+func TestOutside(t *testing.T) {
+	l := &Leases{BootID: "b"}
+	old, changed := ranges("10.1.2.0/24", "fd00:1::/64"), ranges("10.9.9.0/24", "fd00:1::/64")
+	for i, p := range [][]netip.Prefix{old, old, changed} {
+		if _, err := l.Allocate(request(i), p, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := l.Outside(old); len(out) != 1 || out[0].Request != request(2) {
+		t.Errorf("outside of the old range: %v", out)
+	}
+	if out := l.Outside(changed); len(out) != 2 || out[0].Request != request(0) || out[1].Request != request(1) {
+		t.Errorf("outside of the new range: %v", out)
+	}
+}
+
 // TestAllocateWalk does random things, and checks after each that no address is in two leases, none is given before
 // its rest is over, and that what is saved can be read.
 func TestAllocateWalk(t *testing.T) {

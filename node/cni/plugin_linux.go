@@ -69,9 +69,9 @@ func (p Plugin) allocate(s store, r Request, config Config) (lease Lease, isNew 
 	case err == nil:
 		return lease, isNew, nil
 	case errors.Is(err, ErrResting):
-		return Lease{}, false, types.NewError(types.ErrTryAgainLater, err.Error(), "")
+		return Lease{}, false, types.NewError(types.ErrTryAgainLater, err.Error(), "The runtime tries again by itself.")
 	case errors.Is(err, ErrNoAddress):
-		return Lease{}, false, types.NewError(CodeNoAddress, err.Error(), "")
+		return Lease{}, false, types.NewError(CodeNoAddress, err.Error(), "All are in use: move pods to other nodes, or give the Node a larger spec.podCIDR by registering it anew.")
 	default:
 		return Lease{}, false, types.NewError(types.ErrIOFailure, err.Error(), "")
 	}

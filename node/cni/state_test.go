@@ -1,12 +1,19 @@
 package cni
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
 
 	"hythe.dev/hythe/internal/golden"
 )
@@ -39,38 +46,104 @@ func TestParseConfig(t *testing.T) {
 	}
 }
 
-func FuzzParseConfig(f *testing.F) {
-	f.Add([]byte(`{"podCIDRs":["10.0.0.0/24","fd00::/64"],"mtu":1450}`))
-	f.Add([]byte(`{"podCIDRs":["fe80::1/64"],"mtu":1280}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseConfig(data)
+// FuzzStdin is all that a runtime and a broken agent can hand to the plugin, up to the kernel: no panic, no path that
+// is not absolute, no address outside of the range, none twice, and a result in the version that was asked for.
+func FuzzStdin(f *testing.F) {
+	conf := `{"cniVersion":"1.0.0","name":"hythe","type":"hythe-cni","configFile":"/run/a","dataDir":"/var/b","bootIDFile":"/proc/c"`
+	config := `{"podCIDRs":["10.0.0.0/24","fd00::/64"],"mtu":1450}`
+	f.Add([]byte(conf+`}`), []byte(config), "4f1c", "eth0")
+	f.Add([]byte(conf+`,"cni.dev/valid-attachments":[{"containerID":"x","ifname":"eth0"}]}`), []byte(`{"podCIDRs":["10.0.0.0/30"],"mtu":68}`), "x", "eth0")
+	f.Add([]byte(conf+`,"prevResult":{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.0.0.1/33","interface":-7}],"dns":[]},"runtimeConfig":{"portMappings":[{}]}}`), []byte(config), "x", "a name that is too long for a link")
+	f.Add([]byte(strings.Replace(conf, "1.0.0", "0.1.0", 1)+`}`), []byte(`{"podCIDRs":["fe80::1/64"],"mtu":1280}`), "", "")
+	f.Add([]byte(strings.Replace(conf, "1.0.0", "9.9.9", 1)+`,"args":{"cni":{"ips":["10.9.9.9"]}}}`), []byte(`{"podCIDRs":["0.0.0.0/0"],"mtu":9000}`), "../../x", "../eth0")
+	f.Add([]byte(`{"configFile":"a"}`), []byte(`{}`), "x", "y")
+	f.Fuzz(func(t *testing.T, stdin, configFile []byte, containerID, ifName string) {
+		c, err := parseNetConf(stdin)
+		if err != nil {
+			return
+		}
+		for _, path := range []string{c.ConfigFile, c.DataDir, c.BootIDFile, c.store().file()} {
+			if !filepath.IsAbs(path) {
+				t.Fatalf("relative path in %+v", c)
+			}
+		}
+		config, err := parseConfig(configFile)
 		if err != nil {
 			return
 		}
 		l := &Leases{BootID: "b"}
-		r := Request{"c", "eth0"}
-		lease, err := l.Allocate(r, c.PodCIDRs, 0)
-		if err != nil {
-			return
-		}
-		for i, a := range lease.Addresses {
-			if !c.PodCIDRs[i].Contains(a) {
-				t.Fatalf("%s is not in %s", a, c.PodCIDRs[i])
+		seen := map[netip.Addr]bool{}
+		for _, r := range []Request{{containerID, ifName}, {containerID, ifName + "2"}, {containerID + "2", ifName}} {
+			if name := HostName(r); len(name) > 15 || strings.ContainsAny(name, "/ ") {
+				t.Fatalf("link name %q", name)
+			}
+			lease, err := l.Allocate(r, config.PodCIDRs, 0)
+			if err != nil {
+				return
+			}
+			for i, a := range lease.Addresses {
+				if !config.PodCIDRs[i].Contains(a) || seen[a] {
+					t.Fatalf("%s is not in %s, or given twice", a, config.PodCIDRs[i])
+				}
+				seen[a] = true
+			}
+			pod := Build(r, lease, config)
+			_ = pod.String()
+			var out strings.Builder
+			if err := result(pod, lease, "/run/netns/x").print(&out, c.CNIVersion); err != nil {
+				continue
+			}
+			var printed struct {
+				CNIVersion string `json:"cniVersion"`
+			}
+			if err := json.Unmarshal([]byte(out.String()), &printed); err != nil || c.CNIVersion != "" && printed.CNIVersion != c.CNIVersion {
+				t.Fatalf("version %q asked for, result %s, %v", c.CNIVersion, out.String(), err)
 			}
 		}
-		_ = Build(r, lease, c).String()
 	})
 }
 
-func FuzzParseNetConf(f *testing.F) {
-	f.Add([]byte(`{"cniVersion":"1.0.0","name":"hythe","type":"hythe-cni","configFile":"/run/a","dataDir":"/var/b","bootIDFile":"/proc/c"}`))
-	f.Add([]byte(`{"configFile":"a","cni.dev/valid-attachments":[{"containerID":"x","ifname":"eth0"}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseNetConf(data)
-		if err == nil && (!filepath.IsAbs(c.ConfigFile) || !filepath.IsAbs(c.DataDir) || !filepath.IsAbs(c.BootIDFile)) {
-			t.Fatalf("relative path in %+v", c)
-		}
-	})
+// TestBadStdin says that the plugin answers what it cannot read with an error of the CNI specification, whatever is
+// wrong, and changes nothing.
+func TestBadStdin(t *testing.T) {
+	dir := t.TempDir()
+	boot := filepath.Join(dir, "boot_id")
+	write(t, boot, "one")
+	config := filepath.Join(dir, "cni.json")
+	good := func(more string) string {
+		return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"hythe","type":"hythe-cni","configFile":%q,"dataDir":%q,"bootIDFile":%q%s}`, config, dir, boot, more)
+	}
+	for _, test := range []struct {
+		name, stdin, config string
+		code                uint
+	}{
+		{"nothing", "", "", types.ErrInvalidNetworkConfig},
+		{"no JSON", "{", "", types.ErrInvalidNetworkConfig},
+		{"a list", "[]", "", types.ErrInvalidNetworkConfig},
+		{"wrong types", good(`,"cni.dev/valid-attachments":7`), "", types.ErrInvalidNetworkConfig},
+		{"no paths", `{"cniVersion":"1.0.0","name":"hythe","type":"hythe-cni"}`, "", types.ErrInvalidNetworkConfig},
+		{"relative path", strings.Replace(good(""), dir, "x", 1), "", types.ErrInvalidNetworkConfig},
+		{"no configuration yet", good(""), "", types.ErrTryAgainLater},
+		{"configuration half written", good(""), `{"podCIDRs":["10.0.0`, types.ErrDecodingFailure},
+		{"configuration without range", good(""), `{"podCIDRs":[],"mtu":1450}`, types.ErrDecodingFailure},
+		{"configuration without MTU", good(""), `{"podCIDRs":["10.0.0.0/24"]}`, types.ErrDecodingFailure},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_ = os.Remove(config)
+			if test.config != "" {
+				write(t, config, test.config)
+			}
+			p := Plugin{Stdout: io.Discard, Stderr: io.Discard, Now: func() Uptime { return 0 }}
+			err := p.Add(&skel.CmdArgs{ContainerID: "c", IfName: "eth0", Netns: "/run/netns/none", StdinData: []byte(test.stdin)})
+			var e *types.Error
+			if !errors.As(err, &e) || e.Code != test.code || e.Msg == "" {
+				t.Errorf("error %v, want code %d", err, test.code)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "cni")); err == nil {
+				t.Error("something was written")
+			}
+		})
+	}
 }
 
 // TestStoreCorrupt says that a file that cannot be read is an error, never an empty one: addresses are in use.

@@ -46,6 +46,10 @@ func (s store) update(change func(*Leases) (changed bool, err error)) error {
 		return err
 	}
 	defer unlock()
+	// With the lock in hand no temporary file is in use: those that are there are of plugins that were killed.
+	if err := atomicfile.Sweep(s.file()); err != nil {
+		return err
+	}
 	leases, err := s.load()
 	if err != nil {
 		return err

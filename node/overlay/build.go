@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -50,22 +51,24 @@ func node(name string) model.ObjectRef { return model.ObjectRef{Kind: "Node", Na
 // underlayIs6 reports the family of the outer packets: IPv4 wherever a node has it.
 func underlayIs6(own *model.Node) bool { return !own.Address(false).IsValid() }
 
-// peers checks all nodes in the order of their names: of two that claim the same, the first keeps it.
+// peers checks all nodes, the oldest first, then in the order of their names: of two that claim the same, the first
+// keeps it, so that a node that joins with a bad range takes it from nobody.
 func peers(nodes map[string]*model.Node, is6 bool) ([]peer, []model.Problem) {
 	t := taken{nodes: map[netip.Addr]string{}, macs: map[link.MAC]string{}, owners: map[netip.Prefix]string{}}
-	for _, n := range nodes {
-		t.addresses = append(t.addresses, n.Addresses...)
-	}
-	slices.SortFunc(t.addresses, netip.Addr.Compare)
 	var good []peer
 	var problems []model.Problem
-	for _, name := range slices.Sorted(maps.Keys(nodes)) {
-		p := peer{name: name, node: nodes[name].Address(is6), mac: nodeMAC(name)}
-		for _, r := range nodes[name].PodCIDRs {
+	for _, n := range slices.SortedFunc(maps.Values(nodes), byAge) {
+		p := peer{name: n.Name, node: n.Address(is6), mac: nodeMAC(n.Name)}
+		for _, r := range n.PodCIDRs {
 			p.ranges = append(p.ranges, r.Masked())
 		}
-		if reason, message := t.check(p); reason != "" {
-			problems = append(problems, model.Problemf(node(name), reason, "%s", message))
+		reason, message := t.checkAddresses(n.Addresses)
+		t.takeAddresses(n.Addresses) // of bad nodes too: their hosts are on the network
+		if reason == "" {
+			reason, message = t.check(p)
+		}
+		if reason != "" {
+			problems = append(problems, model.Problemf(node(n.Name), reason, "%s", message))
 			continue
 		}
 		t.take(p)
@@ -74,9 +77,13 @@ func peers(nodes map[string]*model.Node, is6 bool) ([]peer, []model.Problem) {
 	return good, problems
 }
 
+func byAge(a, b *model.Node) int {
+	return cmp.Or(model.CompareAge(a.Created, b.Created), cmp.Compare(a.Name, b.Name))
+}
+
 // taken is what the nodes checked so far have.
 type taken struct {
-	addresses []netip.Addr // of all nodes, sorted
+	addresses []netip.Addr // sorted
 	nodes     map[netip.Addr]string
 	macs      map[link.MAC]string
 	ranges    []netip.Prefix // sorted; none overlaps another
@@ -92,16 +99,43 @@ func (t *taken) take(p peer) {
 	}
 }
 
+func (t *taken) takeAddresses(addresses []netip.Addr) {
+	for _, a := range addresses {
+		i, _ := slices.BinarySearchFunc(t.addresses, a, netip.Addr.Compare)
+		t.addresses = slices.Insert(t.addresses, i, a)
+	}
+}
+
+// checkAddresses checks the addresses of a node against the pod ranges of others.
+func (t *taken) checkAddresses(addresses []netip.Addr) (reason, message string) {
+	for _, a := range addresses {
+		i, found := slices.BinarySearchFunc(t.ranges, a, func(r netip.Prefix, a netip.Addr) int { return r.Addr().Compare(a) })
+		if !found {
+			i--
+		}
+		if i >= 0 && t.ranges[i].Contains(a) {
+			return "PodCIDROverlap", fmt.Sprintf("its InternalIP %s is in the pod CIDR %s of Node %s, which keeps it; %s", a, t.ranges[i], t.owners[t.ranges[i]], otherAddress)
+		}
+	}
+	return "", ""
+}
+
+// The remedies: spec.podCIDRs of a Node cannot be changed.
+const (
+	otherRange   = "delete the Node and let it register anew, with another range"
+	otherAddress = "give it another address with its kubelet's --node-ip"
+)
+
 // check returns why p cannot be part of the overlay; no reason means that it can.
 func (t *taken) check(p peer) (reason, message string) {
 	if !p.node.IsValid() {
-		return "NoInternalIP", "it has no InternalIP of the family that the overlay runs on; its pods cannot be reached from other nodes"
+		return "NoInternalIP", "it has no InternalIP of the family that the overlay runs on; its pods cannot be reached from other nodes; " + otherAddress
 	}
 	if len(p.ranges) == 0 {
 		return "NoPodCIDR", "it has no spec.podCIDRs; set it, or run kube-controller-manager with --allocate-node-cidrs"
 	}
 	if other, ok := t.nodes[p.node]; ok {
-		return "NodeAddressConflict", fmt.Sprintf("it has the InternalIP %s, and so has Node %s, which keeps it", p.node, other)
+		return "NodeAddressConflict", fmt.Sprintf("it has the InternalIP %s, and so has Node %s, which keeps it; %s", p.node, other, otherAddress)
 	}
 	if other, ok := t.macs[p.mac]; ok {
 		return "OverlayAddressConflict", fmt.Sprintf("its name gives the hardware address %s, and so does that of Node %s; rename one", p.mac, other)
@@ -117,21 +151,21 @@ func (t *taken) check(p peer) (reason, message string) {
 // checkRange checks one pod range of a node that has also the ranges before.
 func (t *taken) checkRange(r netip.Prefix, before []netip.Prefix) (reason, message string) {
 	if !usable(r) {
-		return "InvalidPodCIDR", fmt.Sprintf("its pod CIDR %s is not a range for pods", r)
+		return "InvalidPodCIDR", fmt.Sprintf("its pod CIDR %s is not a range for pods; %s", r, otherRange)
 	}
 	is6 := r.Addr().Is6()
 	if slices.ContainsFunc(before, func(b netip.Prefix) bool { return b.Addr().Is6() == is6 }) {
-		return "InvalidPodCIDR", fmt.Sprintf("its pod CIDR %s is the second of its family", r)
+		return "InvalidPodCIDR", fmt.Sprintf("its pod CIDR %s is the second of its family; %s", r, otherRange)
 	}
 	i, _ := slices.BinarySearchFunc(t.addresses, r.Addr(), netip.Addr.Compare)
 	if i < len(t.addresses) && r.Contains(t.addresses[i]) {
-		return "PodCIDROverlap", fmt.Sprintf("its pod CIDR %s contains the node address %s", r, t.addresses[i])
+		return "PodCIDROverlap", fmt.Sprintf("its pod CIDR %s contains the node address %s; %s", r, t.addresses[i], otherRange)
 	}
 	// Ranges that do not overlap are in the order of their addresses: only two can touch r.
 	i, _ = slices.BinarySearchFunc(t.ranges, r, byAddress)
 	for _, k := range []int{i - 1, i} {
 		if k >= 0 && k < len(t.ranges) && t.ranges[k].Overlaps(r) {
-			return "PodCIDROverlap", fmt.Sprintf("its pod CIDR %s overlaps that of Node %s, which keeps it", r, t.owners[t.ranges[k]])
+			return "PodCIDROverlap", fmt.Sprintf("its pod CIDR %s overlaps that of Node %s, which keeps it; %s", r, t.owners[t.ranges[k]], otherRange)
 		}
 	}
 	return "", ""

@@ -69,7 +69,7 @@ func parseNode(t *testing.T, doc string) *model.Node {
 	if err := yaml.UnmarshalStrict([]byte(doc), &n); err != nil {
 		t.Fatal(err)
 	}
-	out := &model.Node{Name: n.Name}
+	out := &model.Node{Name: n.Name, Created: n.CreationTimestamp.Time}
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			out.Addresses = append(out.Addresses, netip.MustParseAddr(a.Address))
