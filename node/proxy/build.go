@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -21,14 +22,24 @@ func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 		state.Overlays[settings.Overlay] = struct{}{}
 	}
 	vips, more := claimed(s.Claims)
-	problems = append(problems, more...)
-	owners := map[Frontend]model.Key{}
-	for _, key := range model.SortedKeys(s.Services) {
-		b := serviceBuilder{into: state, owners: owners, key: key, svc: s.Services[key], node: s.Nodes[self], self: self}
+	problems = append(append(problems, more...), withoutForeign(s, vips)...)
+	own := model.OwnOf(s, settings.OwnPorts)
+	for _, key := range byAge(s.Services) {
+		b := serviceBuilder{into: state, own: own, key: key, svc: s.Services[key], node: s.Nodes[self], self: self}
 		b.build(s.Endpoints[key], vips[key])
 		problems = append(problems, b.problems...)
 	}
 	return state, model.SortProblems(problems)
+}
+
+// byAge returns the keys of Services, the oldest first, so that of two that claim one frontend it stays with the one
+// that had it. Those of one second are in the order of their names.
+func byAge(services map[model.Key]*corev1.Service) []model.Key {
+	keys := model.SortedKeys(services)
+	slices.SortStableFunc(keys, func(a, b model.Key) int {
+		return services[a].CreationTimestamp.Compare(services[b].CreationTimestamp.Time)
+	})
+	return keys
 }
 
 // addNodes adds what the datapath needs to know of the cluster's nodes.
@@ -44,15 +55,8 @@ func (s *State) addNodes(nodes map[string]*model.Node, self string) []model.Prob
 			ranges = append(ranges, p.Masked())
 		}
 	}
-	// Of two ranges that overlap one contains the other, and the kernel takes no overlaps. Sorted like this, each
-	// comes right after the one that contains it, if any does.
-	slices.SortFunc(ranges, comparePrefixes)
-	var last netip.Prefix
-	for _, p := range ranges {
-		if !last.IsValid() || !last.Overlaps(p) {
-			s.PodRanges[p] = struct{}{}
-			last = p
-		}
+	for _, p := range merge(ranges) {
+		s.PodRanges[p] = struct{}{}
 	}
 	return problems
 }
@@ -82,10 +86,11 @@ func claimed(claims map[string]*v1alpha1.AddressClaim) (map[model.Key][]netip.Ad
 }
 
 // BuildService returns the part of one Service alone: its frontends, addresses, pings and hairpins. vips are the
-// addresses that claims give it. node is the node named self, nil if it is not registered.
-func BuildService(svc *corev1.Service, eps *model.ServiceEndpoints, vips []netip.Addr, node *model.Node, self string) (State, []model.Problem) {
+// addresses that claims give it, own says which endpoints are refused. node is the node named self, nil if it is not
+// registered.
+func BuildService(svc *corev1.Service, eps *model.ServiceEndpoints, vips []netip.Addr, own model.Own, node *model.Node, self string) (State, []model.Problem) {
 	key := model.Key{Namespace: svc.Namespace, Name: svc.Name}
-	b := serviceBuilder{into: newState(), owners: map[Frontend]model.Key{}, key: key, svc: svc, node: node, self: self}
+	b := serviceBuilder{into: newState(), own: own, key: key, svc: svc, node: node, self: self}
 	b.build(eps, vips)
 	return b.into, b.problems
 }
@@ -100,7 +105,7 @@ func proxied(svc *corev1.Service) bool {
 // A serviceBuilder adds one Service to a State.
 type serviceBuilder struct {
 	into     State
-	owners   map[Frontend]model.Key // which Service has a frontend
+	own      model.Own // which endpoints are refused
 	key      model.Key
 	svc      *corev1.Service
 	node     *model.Node
@@ -108,6 +113,8 @@ type serviceBuilder struct {
 	problems []model.Problem
 
 	clusterIPs, vips []netip.Addr
+	sources          []netip.Prefix // who may reach the VIPs, nil for everybody
+	stay             time.Duration  // of a client with its endpoint
 }
 
 func (b *serviceBuilder) problemf(reason, format string, args ...any) {
@@ -133,7 +140,8 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips []netip.Addr) {
 			b.into.Pings[vip] = own
 		}
 	}
-	b.tellUnsupported()
+	b.sources = b.parseSources()
+	b.stay = b.affinity()
 	for i := range b.svc.Spec.Ports {
 		port := &b.svc.Spec.Ports[i]
 		b.addPort(port, eps.Port(port.Name, model.ProtocolOf(port)))
@@ -171,6 +179,8 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 		b.problemf("ProtocolNotSupported", "port %d has protocol %q; Hythe knows TCP, UDP and SCTP.", port.Port, port.Protocol)
 		return
 	}
+	eps, refused := b.own.Allowed(b.key, port, eps)
+	b.problems = append(b.problems, refused...)
 	all, local := model.Usable(eps), model.Usable(model.On(b.self, eps))
 	for _, e := range local {
 		b.into.Hairpins[e.AddrPort.Addr().Unmap()] = struct{}{}
@@ -183,36 +193,33 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 		external = local
 	}
 	for _, addr := range b.clusterIPs {
-		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, internal, internal)
+		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, internal, internal, nil)
 		if port.NodePort != 0 {
-			b.addFrontend(Frontend{unspecified(addr), protocol, uint16(port.NodePort)}, external, all)
+			b.addFrontend(Frontend{unspecified(addr), protocol, uint16(port.NodePort)}, external, all, nil)
 		}
 	}
-	if b.restricted() {
-		external = nil
-	}
 	for _, addr := range b.vips {
-		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, external, all)
+		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, external, all, ofFamily(b.sources, addr))
 	}
 }
 
-// restricted reports whether only some sources may reach the Service's VIPs. As the datapath does not know source
-// ranges yet, nobody outside may: what was meant to be closed must not be open.
-func (b *serviceBuilder) restricted() bool {
-	ranges := b.svc.Spec.LoadBalancerSourceRanges
-	return len(b.vips) > 0 && len(ranges) > 0 && !slices.Contains(ranges, "0.0.0.0/0") && !slices.Contains(ranges, "::/0")
-}
-
-// tellUnsupported names what the Service asks for in vain.
-func (b *serviceBuilder) tellUnsupported() {
-	if b.restricted() {
-		b.problemf("SourceRangesNotSupported",
-			"spec.loadBalancerSourceRanges is not supported yet: nobody outside of the cluster reaches the load balancer's address. Remove it to let everybody in.")
+// affinity is how long a client stays with its endpoint, 0 for not at all. The API server fills in the timeout; a file
+// may leave it out.
+func (b *serviceBuilder) affinity() time.Duration {
+	if b.svc.Spec.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return 0
 	}
-	if b.svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
-		b.problemf("SessionAffinityNotSupported",
-			"spec.sessionAffinity ClientIP is not supported yet: each connection may go to another endpoint.")
+	seconds := corev1.DefaultClientIPServiceAffinitySeconds
+	if c := b.svc.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+		seconds = *c.ClientIP.TimeoutSeconds
 	}
+	const day = 86400 // the API server takes no more
+	if seconds < 1 || seconds > day {
+		b.problemf("InvalidAffinityTimeout",
+			"spec.sessionAffinityConfig.clientIP.timeoutSeconds is %d: clients do not stay with their endpoint. Write a number from 1 to %d.", seconds, day)
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 func unspecified(like netip.Addr) netip.Addr {
@@ -223,13 +230,13 @@ func unspecified(like netip.Addr) netip.Addr {
 }
 
 // addFrontend adds f. One that an earlier Service has stays with that one.
-func (b *serviceBuilder) addFrontend(f Frontend, outside, inside []model.Endpoint) {
-	if owner, taken := b.owners[f]; taken {
+func (b *serviceBuilder) addFrontend(f Frontend, outside, inside []model.Endpoint, sources []netip.Prefix) {
+	if owner, taken := b.into.Owners[f]; taken {
 		b.problemf("FrontendConflict", "%s belongs to Service %s already. Give one of them another port or address.", f, owner)
 		return
 	}
-	b.owners[f] = b.key
-	backends := Backends{Outside: addrPorts(outside, f.Addr)}
+	b.into.Owners[f] = b.key
+	backends := Backends{Outside: addrPorts(outside, f.Addr), Sources: sources, Affinity: b.stay}
 	backends.Inside = backends.Outside
 	if len(outside) != len(inside) || len(inside) > 0 && &outside[0] != &inside[0] {
 		backends.Inside = addrPorts(inside, f.Addr)

@@ -67,7 +67,7 @@ func TestBuildServiceAgrees(t *testing.T) {
 		}
 	}
 	for key, svc := range s.Services {
-		part, _ := proxy.BuildService(svc, s.Endpoints[key], vips[key.Name], s.Nodes[self], self)
+		part, _ := proxy.BuildService(svc, s.Endpoints[key], vips[key.Name], model.Own{}, s.Nodes[self], self)
 		for f, b := range part.Frontends {
 			if !whole.Frontends[f].Equal(b) {
 				t.Errorf("%s of %s: alone %v, in the whole %v", f, key, b, whole.Frontends[f])

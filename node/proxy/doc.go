@@ -17,5 +17,10 @@
 // have endpoints: packets from outside are then dropped without an answer, for a balancer that sends here is late,
 // and a reset would tell the client that the Service is gone.
 //
+// A VIP is only for spec.loadBalancerSourceRanges, of which each family is judged alone: a list without a usable range
+// of the VIP's family lets nobody in. They hold for pods too, and not for ClusterIP and NodePort.
+//
+// Of two Services that claim one frontend the older one has it.
+//
 // VIPs come from AddressClaims alone: nothing that a tenant can write (status, externalIPs) makes an address ours.
 package proxy

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/kernel/link"
 )
 
@@ -13,10 +15,14 @@ type Settings struct {
 	// Overlay is the name of the overlay's interface. Packets from outside of the pod ranges that leave by it
 	// are masqueraded, so that the answer comes back the same way. Empty: there is no overlay.
 	Overlay string
+	// OwnPorts are the ports of nodes that no endpoint may have.
+	OwnPorts model.OwnPorts
 }
 
 // DefaultSettings returns the settings that hold where nothing else is said.
-func DefaultSettings() Settings { return Settings{Overlay: link.OverlayName} }
+func DefaultSettings() Settings {
+	return Settings{Overlay: link.OverlayName, OwnPorts: model.DefaultOwnPorts()}
+}
 
 // A Protocol is an IP protocol number.
 type Protocol uint8
@@ -65,14 +71,24 @@ type Backends struct {
 	Outside []netip.AddrPort
 	// Inside is for the cluster's pods and this node.
 	Inside []netip.AddrPort
+	// Sources are the only addresses that may connect, pods included; sorted, none contains another. Nil is
+	// everybody, and empty is nobody.
+	Sources []netip.Prefix
+	// Affinity is how long a source stays with the endpoint of its last connection, in whole seconds; 0 is not at
+	// all.
+	Affinity time.Duration
 }
+
+// Empty says that no source gets an endpoint: the frontend is refused.
+func (b Backends) Empty() bool { return len(b.Outside) == 0 && len(b.Inside) == 0 }
 
 // Differ says whether sources inside get other endpoints than those outside.
 func (b Backends) Differ() bool { return !slices.Equal(b.Outside, b.Inside) }
 
-// Equal says whether b and o send every source to the same endpoints.
+// Equal says whether b and o do the same with every source.
 func (b Backends) Equal(o Backends) bool {
-	return slices.Equal(b.Outside, o.Outside) && slices.Equal(b.Inside, o.Inside)
+	return slices.Equal(b.Outside, o.Outside) && slices.Equal(b.Inside, o.Inside) &&
+		slices.Equal(b.Sources, o.Sources) && (b.Sources == nil) == (o.Sources == nil) && b.Affinity == o.Affinity
 }
 
 // A Set is a set of comparable things.
@@ -81,6 +97,8 @@ type Set[T comparable] map[T]struct{}
 // State is all that the datapath of a node holds. Nobody changes it once Build returned it.
 type State struct {
 	Frontends map[Frontend]Backends
+	// Owners are the Services that the frontends belong to. The kernel does not know them.
+	Owners map[Frontend]model.Key
 	// Addresses are the Services' own addresses, ClusterIPs and VIPs. What goes to one and is no frontend, or one
 	// without endpoints, is refused, and never forwarded.
 	Addresses Set[netip.Addr]
@@ -98,6 +116,7 @@ type State struct {
 func newState() State {
 	return State{
 		Frontends: map[Frontend]Backends{},
+		Owners:    map[Frontend]model.Key{},
 		Addresses: Set[netip.Addr]{},
 		Pings:     map[netip.Addr]netip.Addr{},
 		PodRanges: Set[netip.Prefix]{},

@@ -26,15 +26,19 @@ func (f Frontend) String() string {
 func (s State) WriteText(w io.Writer) {
 	for _, f := range slices.SortedFunc(maps.Keys(s.Frontends), Frontend.Compare) {
 		b := s.Frontends[f]
+		fmt.Fprint(w, f, from(b.Sources))
+		if b.Affinity > 0 {
+			fmt.Fprintf(w, " sticky for %v", b.Affinity)
+		}
 		switch {
-		case len(b.Inside) == 0 && len(b.Outside) == 0:
-			fmt.Fprintf(w, "%s refused\n", f)
+		case b.Empty():
+			fmt.Fprintln(w, " refused")
 		case !b.Differ():
-			fmt.Fprintf(w, "%s -> %s\n", f, join(b.Outside))
+			fmt.Fprintf(w, " -> %s\n", join(b.Outside))
 		case len(b.Outside) == 0:
-			fmt.Fprintf(w, "%s outside dropped, inside -> %s\n", f, join(b.Inside))
+			fmt.Fprintf(w, " outside dropped, inside -> %s\n", join(b.Inside))
 		default:
-			fmt.Fprintf(w, "%s outside -> %s, inside -> %s\n", f, join(b.Outside), join(b.Inside))
+			fmt.Fprintf(w, " outside -> %s, inside -> %s\n", join(b.Outside), join(b.Inside))
 		}
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(s.Addresses), netip.Addr.Compare) {
@@ -52,6 +56,18 @@ func (s State) WriteText(w io.Writer) {
 	for _, name := range slices.Sorted(maps.Keys(s.Overlays)) {
 		fmt.Fprintf(w, "overlay %s\n", name)
 	}
+}
+
+// from is " from 192.0.2.0/24", empty where everybody may come.
+func from(sources []netip.Prefix) string {
+	if sources == nil {
+		return ""
+	}
+	texts := []string{"nobody"}
+	for i, p := range sources {
+		texts = append(texts[:i], p.String())
+	}
+	return " from " + strings.Join(texts, " ")
 }
 
 // String is what WriteText writes.

@@ -103,10 +103,32 @@ func (c conn) outcome(first, last uint32) error {
 	}
 }
 
-// canOwn says whether the kernel knows tables with an owner that they survive. The transaction leaves nothing.
+// canOwn says whether the kernel knows tables with an owner that they survive. A table of an agent before shows it;
+// else it is tried, in a transaction that leaves nothing.
 func (c conn) canOwn() bool {
+	if c.tableFlags()&tablePersist != 0 {
+		return true
+	}
 	const probe = "hythe-probe"
 	return c.batch([]netlink.Message{newTable(probe, "", tableOwner|tablePersist), deleteTable(probe)}) == nil
+}
+
+// tableFlags returns the flags of the table, none if there is no table.
+func (c conn) tableFlags() (flags uint32) {
+	var a attrs
+	a.text(unix.NFTA_TABLE_NAME, tableName)
+	messages, err := c.Execute(message(unix.NFT_MSG_GETTABLE, 0, a))
+	if err != nil {
+		return 0
+	}
+	for _, m := range messages {
+		each(m.Data[4:], func(typ uint16, data []byte) {
+			if typ == unix.NFTA_TABLE_FLAGS && len(data) == 4 {
+				flags = binary.BigEndian.Uint32(data)
+			}
+		})
+	}
+	return flags
 }
 
 // dump asks for all objects of a kind, again if they changed meanwhile.

@@ -3,6 +3,8 @@
 //
 // The table is a skeleton of rules that never changes, and maps whose elements say everything about Services:
 //
+//	packet ── raw-prerouting: drop what a pod sends from an address that is not its own
+//	packet ── source-ranges: drop what spec.loadBalancerSourceRanges does not let in
 //	packet ── nat-prerouting ──┬─ from a pod ──> inside ──┐ inside-frontends4   address . protocol . port : goto pick
 //	                           │                          │ inside-nodeports4             protocol . port : goto pick
 //	packet ── nat-output ──────┼─────────────> inside ────┤
@@ -11,6 +13,8 @@
 //	                                                        │ goto
 //	                 one chain per number of endpoints:     v
 //	                   pick4-3:  dnat to  address . protocol . port . random mod 3  map @endpoints4
+//
+//	                   pick4-3-10800: the same, and remembers source . frontend in @affinity4 for 10800 seconds
 //
 //	after that ── filter-prerouting, filter-output ──> unserved: refuse what is still addressed to a Service
 //	at the end ── nat-postrouting: masquerade what would not find its way back
@@ -21,6 +25,10 @@
 // An endpoint is found by the frontend and its index. So a change of a Service changes the elements of its own
 // frontends and nothing else; a chain pick4-N is made with the first frontend that has N endpoints, and stays. A
 // removed endpoint's index is taken by the last one.
+//
+// What is refused or dropped is counted by reason (Reasons): the counters are objects of the table, so that changes of
+// Services keep them. Lookup, ReadFrontends, ReadTable and ReadDrops read back what the kernel really holds, without a
+// Table.
 //
 // A Table is also the guard of what it wrote: Run listens to nftables' own notifications, and writes again what
 // somebody else changed or flushed. Where the kernel can (6.9), the table has an owner: nobody else can change it, a

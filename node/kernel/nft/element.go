@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -10,13 +11,13 @@ import (
 )
 
 // An element names an element of a set by its key, in the kernel's form. In an interval set key is the first address
-// and end the first one that is no longer in it, empty if there is none.
+// and end the first one that is no longer in it, empty if there is none; in one of concatenations end is the last key.
 type element struct {
 	set, key, end string
 }
 
-// contents are elements with their values, in the kernel's form: in a verdict map the name of a chain or dropVerdict,
-// empty in a plain set.
+// contents are elements with their values, in the kernel's form: in a verdict map the name of a chain, empty in a plain
+// set.
 type contents map[element]string
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
@@ -64,11 +65,11 @@ func encode(s proxy.State, have contents) contents {
 			if p.inside {
 				endpoints = b.Inside
 			}
-			refused := len(b.Inside) == 0 && len(b.Outside) == 0
-			if !refused {
-				want.frontend(p, f, endpoints, have)
+			if !b.Empty() {
+				want.frontend(p, f, endpoints, b.Affinity, have)
 			}
 		}
+		want.restrict(f, b)
 		if f.NodePort() {
 			want[element{set: nodePortsSet + digit(f.Addr), key: portKey(f.Protocol, f.Port)}] = ""
 		}
@@ -107,22 +108,49 @@ func interval(p netip.Prefix) element {
 	return e
 }
 
+// restrict adds what says that a frontend has no endpoints, and which sources it is for.
+func (c contents) restrict(f proxy.Frontend, b proxy.Backends) {
+	d, key := digit(f.Addr), frontendKey(f)
+	if b.Empty() && !f.NodePort() {
+		c[element{set: emptySet + d, key: key}] = ""
+	}
+	if b.Sources == nil || f.NodePort() {
+		return
+	}
+	c[element{set: restrictedSet + d, key: key}] = ""
+	for _, p := range b.Sources {
+		c[element{set: sourcesSet + d, key: key + string(p.Masked().Addr().AsSlice()), end: key + string(lastOf(p))}] = ""
+	}
+}
+
+// lastOf is the last address of a prefix.
+func lastOf(p netip.Prefix) []byte {
+	out := p.Masked().Addr().AsSlice()
+	for bit := p.Bits(); bit < 8*len(out); bit++ {
+		out[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return out
+}
+
 // frontend adds the elements of one frontend: the chain to go to, and its endpoints by index.
-func (c contents) frontend(p pick, f proxy.Frontend, endpoints []netip.AddrPort, have contents) {
+func (c contents) frontend(p pick, f proxy.Frontend, endpoints []netip.AddrPort, stay time.Duration, have contents) {
 	d, key := digit(f.Addr), frontendKey(f)
 	to := element{set: p.frontends + d, key: key}
 	if len(endpoints) == 0 {
-		c[to] = dropVerdict
+		c[to] = NoLocalEndpoint
 		return
 	}
 	for _, fam := range families() {
 		if fam.digit == d {
-			c[to] = p.chainName(fam, len(endpoints))
+			c[to] = p.chainName(fam, lead{len(endpoints), stay})
 		}
 	}
 	values := make([]string, len(endpoints))
 	for i, e := range endpoints {
 		values[i] = endpointValue(e)
+		if stay > 0 {
+			c[element{set: p.members + d, key: key + values[i]}] = ""
+		}
 	}
 	at := func(i int) element {
 		return element{set: p.endpoints + d, key: key + string(native(uint32(i)))}

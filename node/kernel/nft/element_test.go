@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"hythe.dev/hythe/node/proxy"
 )
@@ -53,8 +54,11 @@ func TestInterval(t *testing.T) {
 func TestPickChainNames(t *testing.T) {
 	for _, f := range families() {
 		for _, p := range picks() {
-			for _, n := range []int{1, 3, 64, 1000} {
+			for _, n := range []lead{{1, 0}, {3, 0}, {64, time.Hour}, {1000, time.Second}} {
 				name := p.chainName(f, n)
+				if leadOf(name) != n {
+					t.Errorf("%s leads as %v", name, leadOf(name))
+				}
 				c, ok := pickChainNamed(name)
 				if !ok || c.name != name || c.rules[0].comment != p.pickChain(f, n).rules[0].comment {
 					t.Errorf("%s: found %q, %v", name, c.name, ok)
@@ -62,7 +66,7 @@ func TestPickChainNames(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"", "pick4", "pick4-", "pick4-0", "pick4-x", "pick5-3", "services", "pick4-03"} {
+	for _, name := range []string{"", "pick4", "pick4-", "pick4-0", "pick4-x", "pick5-3", "services", "pick4-03", "pick4-3-", "pick4-3-0", "pick4-3-01", "pick4-3-1-1"} {
 		if _, ok := pickChainNamed(name); ok {
 			t.Errorf("%q is taken for a pick", name)
 		}

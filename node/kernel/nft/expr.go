@@ -2,10 +2,13 @@ package nft
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"hythe.dev/hythe/node/kernel/link"
 )
 
 // A rule is a list of expressions, each in its netlink form, with a comment that nft shows.
@@ -79,6 +82,11 @@ func (f family) load(offset, register uint32) [][]byte {
 func (f family) from(set string) [][]byte { return concat(f.is(), f.load(f.saddr, reg), in(set)) }
 func (f family) to(set string) [][]byte   { return concat(f.is(), f.load(f.daddr, reg), in(set)) }
 
+// isNot matches packets whose address (by its offset) is another one.
+func (f family) isNot(offset uint32, a []byte) [][]byte {
+	return concat(f.load(offset, reg), marshal(&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: a}))
+}
+
 // notLoopback matches packets that do not go to a loopback address.
 func (f family) notLoopback() [][]byte {
 	return concat(f.is(), marshal(
@@ -106,9 +114,9 @@ func (f family) originallyTo(set string) [][]byte {
 	return concat([][]byte{a}, in(set))
 }
 
-// dnat translates to the address in reg and, if there is one, the port in the register port.
-func (f family) dnat(port uint32) [][]byte {
-	return marshal(&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.proto), RegAddrMin: reg, RegProtoMin: port,
+// dnat translates to the address in a register and, if there is one, the port in another.
+func (f family) dnat(addr, port uint32) [][]byte {
+	return marshal(&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.proto), RegAddrMin: addr, RegProtoMin: port,
 		Specified: port != 0})
 }
 
@@ -116,6 +124,33 @@ func concat(parts ...[][]byte) [][]byte { return say("", parts...).exprs }
 
 // in matches if what reg begins is in a set.
 func in(set string) [][]byte { return marshal(&expr.Lookup{SourceRegister: reg, SetName: set}) }
+
+// inFrom matches if what a register begins is in a set.
+func inFrom(set string, register uint32) [][]byte {
+	return marshal(&expr.Lookup{SourceRegister: register, SetName: set})
+}
+
+// lookupTo puts into one register what a map has for what another one begins, or ends the rule.
+func lookupTo(name string, from, to uint32) [][]byte {
+	return marshal(&expr.Lookup{SourceRegister: from, SetName: name, DestRegister: to, IsDestRegSet: true})
+}
+
+// update puts an element into a dynamic map, from what reg and the register data begin, or gives it its time anew. A map
+// that is full takes no more: the rule ends there.
+func update(name string, data uint32, timeout time.Duration) [][]byte {
+	return marshal(&expr.Dynset{SrcRegKey: reg, SrcRegData: data, SetName: name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout})
+}
+
+// forget removes the element whose key reg begins from a dynamic map. An update would keep the old value.
+func forget(name string, data uint32) [][]byte {
+	const opDelete = 2 // NFT_DYNSET_OP_DELETE
+	return marshal(&expr.Dynset{SrcRegKey: reg, SrcRegData: data, SetName: name, Operation: opDelete})
+}
+
+// notIn matches if what reg begins is not in a set.
+func notIn(set string) [][]byte {
+	return marshal(&expr.Lookup{SourceRegister: reg, SetName: set, Invert: true})
+}
 
 // lookup replaces what reg begins by what a map has for it, or ends the rule.
 func lookup(name string) [][]byte {
@@ -159,18 +194,34 @@ func toThisNode() [][]byte {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(unix.RTN_LOCAL)})
 }
 
-// conntrack matches if one of the bits of a conntrack key is set.
-func conntrack(key expr.CtKey, bits uint32) [][]byte {
+// fromElsewhere matches packets whose source this node would not reach by the interface that they came in by.
+func fromElsewhere() [][]byte {
+	return marshal(
+		&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{0}})
+}
+
+// inByPod matches packets that a pod of this node sent. The overlay's own name begins like those of the pods.
+func inByPod() [][]byte {
+	return marshal(
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(link.PodPrefix)},
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
+		&expr.Lookup{SourceRegister: reg, SetName: overlaysSet, Invert: true})
+}
+
+// ctBits matches if one of the bits of a conntrack key is set.
+func ctBits(key expr.CtKey, bits uint32) [][]byte {
 	return marshal(
 		&expr.Ct{Key: key, Register: reg},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(bits), Xor: native(0)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: native(0)})
 }
 
-func state(bits uint32) [][]byte { return conntrack(expr.CtKeySTATE, bits) }
+func state(bits uint32) [][]byte { return ctBits(expr.CtKeySTATE, bits) }
 
 // translated matches flows whose destination was changed (IPS_DST_NAT).
-func translated() [][]byte { return conntrack(expr.CtKeySTATUS, 1<<5) }
+func translated() [][]byte { return ctBits(expr.CtKeySTATUS, 1<<5) }
 
 // outByPrefix matches packets that leave by an interface whose name begins so.
 func outByPrefix(prefix string) [][]byte {

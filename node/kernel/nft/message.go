@@ -15,10 +15,19 @@ const tableName = "hythe"
 // Attributes and flags of linux/netfilter/nf_tables.h that golang.org/x/sys does not have.
 const (
 	attrTableUserData = 6
+	attrTableOwner    = 7
+	attrObjTable      = 1
+	attrObjName       = 2
+	attrObjType       = 3
+	attrObjData       = 4
+	attrSetConcat     = 2  // NFTA_SET_DESC_CONCAT
+	attrFieldLen      = 1  // NFTA_SET_FIELD_LEN
+	attrElemKeyEnd    = 10 // NFTA_SET_ELEM_KEY_END
 	attrTypeMask      = 0x3fff
+	setConcat         = 0x80 // NFT_SET_CONCAT
+	setEval           = 0x20 // NFT_SET_EVAL
 	tableOwner        = 0x2
 	tablePersist      = 0x4
-	verdictDrop       = 0          // NF_DROP
 	verdictGoto       = 0xfffffffc // NFT_GOTO, -4
 )
 
@@ -94,6 +103,12 @@ func newSet(s set, id uint32) netlink.Message {
 	if s.interval {
 		flags |= unix.NFT_SET_INTERVAL
 	}
+	if s.concatenated() {
+		flags |= setConcat
+	}
+	if s.dynamic {
+		flags |= unix.NFT_SET_TIMEOUT | setEval
+	}
 	if s.isMap() {
 		flags |= unix.NFT_SET_MAP
 	}
@@ -112,11 +127,29 @@ func newSet(s set, id uint32) netlink.Message {
 		a.be32(unix.NFTA_SET_DATA_LEN, s.data.size())
 	}
 	a.be32(unix.NFTA_SET_ID, id)
+	switch {
+	case s.concatenated():
+		a.nest(unix.NFTA_SET_DESC, func() { a.fields(s.key) })
+	case s.dynamic:
+		a.nest(unix.NFTA_SET_DESC, func() { a.be32(unix.NFTA_SET_DESC_SIZE, maxClients) })
+	}
 	if s.key.magic() == nftables.TypeIFName.GetNFTMagic() {
 		// nft shows names only if it is told that they are in the machine's byte order.
 		a.bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 1))
 	}
 	return message(unix.NFT_MSG_NEWSET, netlink.Create, a)
+}
+
+// maxClients is how many clients of Services with affinity a node remembers. One takes some 100 bytes.
+const maxClients = 1 << 20
+
+// fields says how long the parts of a concatenation are, in bytes.
+func (a *attrs) fields(key datatypes) {
+	a.nest(attrSetConcat, func() {
+		for _, t := range key {
+			a.nest(unix.NFTA_LIST_ELEM, func() { a.be32(attrFieldLen, t.Bytes) })
+		}
+	})
 }
 
 func newChain(c chain) netlink.Message {
@@ -184,6 +217,9 @@ func elementMessages(typ uint16, s set, elements []element, values []string) []n
 func (a *attrs) element(s set, e element, value string) {
 	a.nest(unix.NFTA_LIST_ELEM, func() {
 		a.nest(unix.NFTA_SET_ELEM_KEY, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.key)) })
+		if s.concatenated() {
+			a.nest(attrElemKeyEnd, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.end)) })
+		}
 		if value == "" {
 			return
 		}
@@ -195,7 +231,7 @@ func (a *attrs) element(s set, e element, value string) {
 			}
 		})
 	})
-	if e.end == "" {
+	if e.end == "" || s.concatenated() {
 		return
 	}
 	a.nest(unix.NFTA_LIST_ELEM, func() {
@@ -204,16 +240,10 @@ func (a *attrs) element(s set, e element, value string) {
 	})
 }
 
-// dropVerdict is the value of an element that drops; any other value of a verdict map is a chain to go to.
-const dropVerdict = "drop"
-
-func (a *attrs) verdict(value string) {
+// verdict is to go to a chain.
+func (a *attrs) verdict(chain string) {
 	a.nest(unix.NFTA_DATA_VERDICT, func() {
-		if value == dropVerdict {
-			a.be32(unix.NFTA_VERDICT_CODE, verdictDrop)
-			return
-		}
 		a.be32(unix.NFTA_VERDICT_CODE, verdictGoto)
-		a.text(unix.NFTA_VERDICT_CHAIN, value)
+		a.text(unix.NFTA_VERDICT_CHAIN, chain)
 	})
 }

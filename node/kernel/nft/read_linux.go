@@ -16,13 +16,15 @@ import (
 type found struct {
 	exists   bool
 	flags    uint32
-	whole    bool // the skeleton is there, and is ours
+	owner    uint32 // the netlink port of the owner, 0 if there is none
+	says     string // the table's comment
+	whole    bool   // the skeleton is there, and is ours
 	picks    map[string]bool
 	contents contents
 }
 
-// read looks at all of the table.
-func (c conn) read() (found, error) {
+// readTable looks at the table alone.
+func (c conn) readTable() (found, error) {
 	var a attrs
 	a.text(unix.NFTA_TABLE_NAME, tableName)
 	tables, err := c.Execute(message(unix.NFT_MSG_GETTABLE, 0, a))
@@ -33,28 +35,42 @@ func (c conn) read() (found, error) {
 		return found{}, fmt.Errorf("read table %s: %w", tableName, err)
 	}
 	f := found{exists: true, picks: map[string]bool{}, contents: contents{}}
-	says := ""
 	for _, m := range tables {
 		each(m.Data[4:], func(typ uint16, data []byte) {
 			switch {
 			case typ == unix.NFTA_TABLE_FLAGS && len(data) == 4:
 				f.flags = binary.BigEndian.Uint32(data)
+			case typ == attrTableOwner && len(data) == 4:
+				f.owner = binary.BigEndian.Uint32(data)
 			case typ == attrTableUserData:
-				says, _ = userdata.GetString(data, userdata.TypeComment)
+				f.says, _ = userdata.GetString(data, userdata.TypeComment)
 			}
 		})
 	}
-	if says != comment() {
-		return f, nil
+	return f, nil
+}
+
+// read looks at all of the table.
+func (c conn) read() (found, error) {
+	f, err := c.readTable()
+	if err != nil || !f.exists || f.says != comment(version()) {
+		return f, err
 	}
 	rules, err := c.readRules()
 	if err != nil {
 		return found{}, err
 	}
-	if f.whole = f.recognise(rules); !f.whole {
+	drops, err := c.dropping()
+	if err != nil {
+		return found{}, err
+	}
+	if f.whole = !drops && f.recognise(rules); !f.whole {
 		return f, nil
 	}
 	for _, s := range sets() {
+		if s.dynamic {
+			continue
+		}
 		if err := c.readElements(s, f.contents); err != nil {
 			return found{}, err
 		}
@@ -62,41 +78,115 @@ func (c conn) read() (found, error) {
 	return f, nil
 }
 
-// readRules returns the comments of the rules of each chain, in order.
-func (c conn) readRules() (map[string][]string, error) {
+// A kernelRule is a rule as the kernel has it.
+type kernelRule struct {
+	comment string
+	exprs   []byte // a list of attributes, one for each expression
+}
+
+// readRules returns the rules of each chain, in order.
+func (c conn) readRules() (map[string][]kernelRule, error) {
 	var a attrs
 	a.text(unix.NFTA_RULE_TABLE, tableName)
 	messages, err := c.dump(unix.NFT_MSG_GETRULE, a)
 	if err != nil {
 		return nil, fmt.Errorf("read rules of table %s: %w", tableName, err)
 	}
-	out := map[string][]string{}
+	out := map[string][]kernelRule{}
 	for _, m := range messages {
-		var table, chain, comment string
+		var table, chain string
+		var r kernelRule
 		each(m.Data[4:], func(typ uint16, data []byte) {
 			switch typ {
 			case unix.NFTA_RULE_TABLE:
 				table = zeroEnded(data)
 			case unix.NFTA_RULE_CHAIN:
 				chain = zeroEnded(data)
+			case unix.NFTA_RULE_EXPRESSIONS:
+				r.exprs = data
 			case unix.NFTA_RULE_USERDATA:
-				comment, _ = userdata.GetString(data, userdata.TypeComment)
+				r.comment, _ = userdata.GetString(data, userdata.TypeComment)
 			}
 		})
 		if table == tableName {
-			out[chain] = append(out[chain], comment)
+			out[chain] = append(out[chain], r)
 		}
 	}
 	return out, nil
 }
 
+// is says whether the kernel's rule is r: all that r says of each expression is there.
+func (k kernelRule) is(r rule) bool {
+	var have [][]byte
+	each(k.exprs, func(_ uint16, expr []byte) { have = append(have, expr) })
+	return k.comment == r.comment && slices.EqualFunc(have, r.exprs, func(have, want []byte) bool { return says(have, want) })
+}
+
+// says reports whether the attributes of want are in have. The kernel adds what it takes for granted or leaves
+// it out, ends texts with a zero, and calls a 32-bit register by the name of the 128-bit one that it begins (NFT_REG32_00 is NFT_REG_1).
+func says(have, want []byte) bool {
+	there := map[uint16][]byte{}
+	each(have, func(typ uint16, data []byte) { there[typ] = data })
+	all := true
+	each(want, func(typ uint16, data []byte) {
+		is, known := there[typ]
+		if !known && len(bytes.Trim(data, "\x00")) == 0 {
+			return
+		}
+		all = all && known && (same(typ, is, data) || nested(data) && says(is, data))
+	})
+	return all
+}
+
+// same says whether two values are one: texts, numbers of any length, and registers.
+func same(typ uint16, have, want []byte) bool {
+	if zeroEnded(have) == zeroEnded(want) || bytes.Equal(bytes.TrimLeft(have, "\x00"), bytes.TrimLeft(want, "\x00")) {
+		return true
+	}
+	if len(have) != 4 || len(want) != 4 {
+		return false
+	}
+	h, w := binary.BigEndian.Uint32(have), binary.BigEndian.Uint32(want)
+	// The kernel adds to the flags of a translation that there is an address.
+	return w >= reg && (w-reg)%4 == 0 && h == unix.NFT_REG_1+(w-reg)/4 || typ == unix.NFTA_NAT_FLAGS && h&w == w
+}
+
+// nested says whether b is made of attributes.
+func nested(b []byte) bool {
+	size := 0
+	each(b, func(_ uint16, data []byte) {
+		size += (unix.SizeofNlAttr + len(data) + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1)
+	})
+	return size > 0 && size >= len(b)
+}
+
+// dropping says whether a chain of the table drops what passed its rules.
+func (c conn) dropping() (bool, error) {
+	messages, err := c.dump(unix.NFT_MSG_GETCHAIN, nil)
+	if err != nil {
+		return false, fmt.Errorf("read chains of table %s: %w", tableName, err)
+	}
+	found := false
+	for _, m := range messages {
+		table, drops := "", false
+		each(m.Data[4:], func(typ uint16, data []byte) {
+			switch typ {
+			case unix.NFTA_CHAIN_TABLE:
+				table = zeroEnded(data)
+			case unix.NFTA_CHAIN_POLICY:
+				drops = len(data) == 4 && binary.BigEndian.Uint32(data) == 0 // NF_DROP
+			}
+		})
+		found = found || drops && table == tableName
+	}
+	return found, nil
+}
+
 func zeroEnded(b []byte) string { return string(bytes.TrimSuffix(b, []byte{0})) }
 
 // recognise says whether rules are the skeleton's, and notes the chains of picks that are there.
-func (f *found) recognise(rules map[string][]string) bool {
-	same := func(c chain) bool {
-		return slices.EqualFunc(c.rules, rules[c.name], func(r rule, comment string) bool { return r.comment == comment })
-	}
+func (f *found) recognise(rules map[string][]kernelRule) bool {
+	same := func(c chain) bool { return slices.EqualFunc(rules[c.name], c.rules, kernelRule.is) }
 	ours := map[string]bool{}
 	for _, c := range chains() {
 		ours[c.name] = true
@@ -127,8 +217,10 @@ func (c conn) readElements(s set, into contents) error {
 		return fmt.Errorf("read elements of %s: %w", s.name, err)
 	}
 	var starts, ends []string
-	add := func(key, value string, end bool) {
+	add := func(key, keyEnd, value string, end bool) {
 		switch {
+		case s.concatenated():
+			into[element{set: s.name, key: key, end: keyEnd}] = value
 		case !s.interval:
 			into[element{set: s.name, key: key}] = value
 		case end:
@@ -156,31 +248,34 @@ func (c conn) readElements(s set, into contents) error {
 	return nil
 }
 
-// eachElement calls add with each element of a reply: its key, its value, and whether it ends an interval.
-func eachElement(m netlink.Message, add func(key, value string, end bool)) {
+// eachElement calls add with each element of a reply: its key, the last key that it is for where that is another one,
+// its value, and whether it ends an interval.
+func eachElement(m netlink.Message, add func(key, keyEnd, value string, end bool)) {
 	each(m.Data[4:], func(typ uint16, list []byte) {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			return
 		}
 		each(list, func(_ uint16, elem []byte) {
-			var key, value string
+			var key, keyEnd, value string
 			var end bool
 			each(elem, func(typ uint16, data []byte) {
 				switch typ {
 				case unix.NFTA_SET_ELEM_KEY:
 					key = datum(data)
+				case attrElemKeyEnd:
+					keyEnd = datum(data)
 				case unix.NFTA_SET_ELEM_DATA:
 					value = datum(data)
 				case unix.NFTA_SET_ELEM_FLAGS:
 					end = len(data) == 4 && binary.BigEndian.Uint32(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 				}
 			})
-			add(key, value, end)
+			add(key, keyEnd, value, end)
 		})
 	})
 }
 
-// datum is a value, or a verdict in the form of contents.
+// datum is a value, or the chain that a verdict leads to.
 func datum(b []byte) string {
 	out := ""
 	each(b, func(typ uint16, data []byte) {
@@ -189,11 +284,8 @@ func datum(b []byte) string {
 			return
 		}
 		each(data, func(typ uint16, data []byte) {
-			switch {
-			case typ == unix.NFTA_VERDICT_CHAIN:
+			if typ == unix.NFTA_VERDICT_CHAIN {
 				out = zeroEnded(data)
-			case len(data) == 4 && binary.BigEndian.Uint32(data) == verdictDrop:
-				out = dropVerdict
 			}
 		})
 	})

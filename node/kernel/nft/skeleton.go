@@ -1,12 +1,14 @@
 package nft
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -47,8 +49,12 @@ type set struct {
 	data     datatypes
 	verdicts bool
 	interval bool
+	dynamic  bool // rules put elements in, and they go by themselves
 	phase    int
 }
+
+// concatenated says whether the set holds ranges of concatenations. Each part of such an element is a range of its own.
+func (s set) concatenated() bool { return s.interval && len(s.key) > 1 }
 
 func (s set) isMap() bool { return s.verdicts || s.data != nil }
 
@@ -63,67 +69,116 @@ type chain struct {
 
 // Names of sets without the digit of their family. The maps that picks describes are named there.
 const (
-	addressesSet = "addresses"  // ClusterIPs and VIPs
-	pingsSet     = "pings"      // VIP : the address that answers
-	podRangesSet = "pod-ranges" // the pod CIDRs of the cluster
-	hairpinsSet  = "hairpins"   // local pods, as source . destination
-	nodePortsSet = "node-ports" // protocol . port of all NodePorts
-	overlaysSet  = "overlays"   // interface names
+	addressesSet  = "addresses"       // ClusterIPs and VIPs
+	pingsSet      = "pings"           // VIP : the address that answers
+	podRangesSet  = "pod-ranges"      // the pod CIDRs of the cluster
+	hairpinsSet   = "hairpins"        // local pods, as source . destination
+	nodePortsSet  = "node-ports"      // protocol . port of all NodePorts
+	overlaysSet   = "overlays"        // interface names
+	emptySet      = "empty-frontends" // frontends without any endpoint, but for NodePorts
+	restrictedSet = "restricted"      // frontends that are only for some sources
+	sourcesSet    = "sources"         // those frontends . source
 )
 
 // A pick is one of the ways from a frontend to an endpoint: for everybody or for sources inside, by address or by
 // NodePort.
 type pick struct {
 	frontends, endpoints string // names of the maps, without the digit
+	members              string // the set of the endpoints of frontends with affinity
+	affinity             string // the map of who stays where
 	chain                string // begins the names of the chains
 	nodePort, inside     bool
 }
 
 func picks() []pick {
 	return []pick{
-		{"frontends", "endpoints", "pick", false, false},
-		{"nodeports", "nodeport-endpoints", "pick-nodeport", true, false},
-		{"inside-frontends", "inside-endpoints", "pick-inside", false, true},
-		{"inside-nodeports", "inside-nodeport-endpoints", "pick-inside-nodeport", true, true},
+		{"frontends", "endpoints", "members", "affinity", "pick", false, false},
+		{"nodeports", "nodeport-endpoints", "nodeport-members", "nodeport-affinity", "pick-nodeport", true, false},
+		{"inside-frontends", "inside-endpoints", "inside-members", "affinity", "pick-inside", false, true},
+		{"inside-nodeports", "inside-nodeport-endpoints", "inside-nodeport-members", "nodeport-affinity", "pick-inside-nodeport", true, true},
 	}
 }
 
-// chainName is "pick4-3": for IPv4 frontends of three endpoints.
-func (p pick) chainName(f family, n int) string { return p.chain + f.digit + "-" + strconv.Itoa(n) }
+// A lead says to which chain a frontend leads.
+type lead struct {
+	n    int           // number of endpoints
+	stay time.Duration // how long a client stays with its endpoint, 0 for not at all
+}
+
+// chainName is "pick4-3": for IPv4 frontends of three endpoints. "pick4-3-10800" is for those whose clients stay for
+// 10800 seconds: a timeout is part of a rule.
+func (p pick) chainName(f family, l lead) string {
+	name := p.chain + f.digit + "-" + strconv.Itoa(l.n)
+	if l.stay > 0 {
+		name += "-" + strconv.Itoa(int(l.stay/time.Second))
+	}
+	return name
+}
 
 // pickChain makes the chain that chainName names. One rule loads the key, appends a random index, finds the endpoint
 // and translates: kernels of 2024 and later refuse a rule that reads a register which another one wrote.
-func (p pick) pickChain(f family, n int) chain {
+func (p pick) pickChain(f family, l lead) chain {
+	out := chain{name: p.chainName(f, l)}
+	if l.stay > 0 {
+		out.rules = p.sticky(f, l)
+		return out
+	}
 	ports, last := reg+uint32(0), reg+uint32(2)
 	var key [][]byte
 	if !p.nodePort {
 		key = f.load(f.daddr, reg)
 		ports, last = f.after(), f.after()+2
 	}
-	return chain{name: p.chainName(f, n), rules: []rule{
-		say(fmt.Sprintf("one of %d", n), f.is(), key, protocolPort(ports), random(last, uint32(n)),
-			lookup(p.endpoints+f.digit), f.dnat(f.after())),
-	}}
+	out.rules = []rule{say(fmt.Sprintf("one of %d", l.n), f.is(), key, protocolPort(ports), random(last, uint32(l.n)),
+		lookup(p.endpoints+f.digit), f.dnat(reg, f.after()))}
+	return out
+}
+
+// sticky are the rules for clients that stay. The registers hold source . frontend . endpoint: the first two are the
+// key of the map of who stays where, the last two a member, the last one its value. A learned endpoint counts only
+// while it is a member.
+func (p pick) sticky(f family, l lead) []rule {
+	front := f.after() // where the frontend begins
+	key := f.load(f.saddr, reg)
+	ports := front
+	if !p.nodePort {
+		key = concat(key, f.load(f.daddr, front))
+		ports += f.addr.Bytes / 4
+	}
+	key = concat(f.is(), key, protocolPort(ports))
+	endpoint := ports + 2
+	known := concat(key, lookupTo(p.affinity+f.digit, reg, endpoint))
+	learn := concat(update(p.affinity+f.digit, endpoint, l.stay), f.dnat(endpoint, endpoint+f.addr.Bytes/4))
+	return []rule{
+		say("stays", known, inFrom(p.members+f.digit, front), learn),
+		say("its endpoint is gone", known, forget(p.affinity+f.digit, endpoint)),
+		say(fmt.Sprintf("one of %d", l.n), key, random(endpoint, uint32(l.n)), lookupTo(p.endpoints+f.digit, front, endpoint), learn),
+	}
 }
 
 // pickChainNamed makes the chain of that name, or says that there is none.
 func pickChainNamed(name string) (chain, bool) {
-	at := strings.LastIndexByte(name, '-')
-	if at < 0 {
-		return chain{}, false
-	}
-	n, err := strconv.Atoi(name[at+1:])
-	if err != nil || n < 1 || n > math.MaxInt32 {
-		return chain{}, false
-	}
 	for _, f := range families() {
 		for _, p := range picks() {
-			if p.chainName(f, n) == name {
-				return p.pickChain(f, n), true
+			rest, ok := strings.CutPrefix(name, p.chain+f.digit+"-")
+			if !ok {
+				continue
+			}
+			count, seconds, _ := strings.Cut(rest, "-")
+			n, _ := strconv.Atoi(count)
+			stay, _ := strconv.Atoi(cmp.Or(seconds, "0"))
+			l := lead{n, time.Duration(stay) * time.Second}
+			if n >= 1 && n <= math.MaxInt32 && stay >= 0 && stay <= math.MaxInt32 && p.chainName(f, l) == name {
+				return p.pickChain(f, l), true
 			}
 		}
 	}
 	return chain{}, false
+}
+
+// frontend is the type of address . protocol . port.
+func (f family) frontend() datatypes {
+	return datatypes{f.addr, nftables.TypeInetProto, nftables.TypeInetService}
 }
 
 // sets returns all sets and maps of the table.
@@ -139,16 +194,24 @@ func sets() []set {
 			set{name: nodePortsSet + f.digit, key: port, phase: phaseAddresses},
 			set{name: pingsSet + f.digit, key: addr, data: addr},
 			set{name: podRangesSet + f.digit, key: addr, interval: true},
-			set{name: hairpinsSet + f.digit, key: datatypes{f.addr, f.addr}})
+			set{name: hairpinsSet + f.digit, key: datatypes{f.addr, f.addr}},
+			set{name: emptySet + f.digit, key: f.frontend(), phase: phaseAddresses},
+			set{name: restrictedSet + f.digit, key: f.frontend()},
+			set{name: sourcesSet + f.digit, key: append(f.frontend(), f.addr), interval: true})
 		for _, p := range picks() {
 			frontend := port
 			if !p.nodePort {
-				frontend = append(datatypes{f.addr}, port...)
+				frontend = f.frontend()
 			}
 			index := append(append(datatypes{}, frontend...), nftables.TypeMark)
 			out = append(out,
 				set{name: p.frontends + f.digit, key: frontend, verdicts: true, phase: phaseFrontends},
-				set{name: p.endpoints + f.digit, key: index, data: datatypes{f.addr, nftables.TypeInetService}})
+				set{name: p.endpoints + f.digit, key: index, data: datatypes{f.addr, nftables.TypeInetService}},
+				set{name: p.members + f.digit, key: append(append(datatypes{}, frontend...), f.addr, nftables.TypeInetService)})
+			if !p.inside {
+				out = append(out, set{name: p.affinity + f.digit, key: append(datatypes{f.addr}, frontend...),
+					data: datatypes{f.addr, nftables.TypeInetService}, dynamic: true})
+			}
 		}
 	}
 	return out
@@ -157,11 +220,14 @@ func sets() []set {
 // chains returns all chains but the picks, those that are gone to before those that go.
 func chains() []chain {
 	return []chain{
-		refuse(), unserved(),
+		refuse(), unserved(), sourceRanges(),
+		{name: NoLocalEndpoint, rules: []rule{say("no endpoint here", count(NoLocalEndpoint), drop())}},
 		{name: "services", rules: dispatch(false)},
 		{name: "inside", rules: dispatch(true)},
+		spoofed(),
 		natPrerouting(),
 		{name: "nat-output", kind: "nat", hook: unix.NF_INET_LOCAL_OUT, priority: -100, rules: []rule{
+			say("this node", jump("source-ranges")),
 			say("this node", jump("inside")),
 			say("this node", jump("services")),
 		}},
@@ -172,16 +238,58 @@ func chains() []chain {
 		{name: "filter-output", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: -90, rules: []rule{
 			say("not translated", jump("unserved")),
 		}},
+		filterForward(),
 		natPostrouting(),
 	}
 }
 
 func natPrerouting() chain {
-	c := chain{name: "nat-prerouting", kind: "nat", hook: unix.NF_INET_PRE_ROUTING, priority: -100}
+	c := chain{name: "nat-prerouting", kind: "nat", hook: unix.NF_INET_PRE_ROUTING, priority: -100,
+		rules: []rule{say("everybody", jump("source-ranges"))}}
 	for _, f := range families() {
 		c.rules = append(c.rules, say("pods", f.from(podRangesSet+f.digit), jump("inside")))
 	}
 	c.rules = append(c.rules, say("everybody", jump("services")))
+	return c
+}
+
+// spoofed drops what a pod sends from an address that is not its own, before conntrack notes it. Where strict reverse
+// path filtering is on it comes first, so that it counts; IPv6 has no other guard. A pod that takes an address asks
+// from the unspecified one whether it is free (RFC 4862 section 5.4.3), which no router forwards; newer kernels pass that
+// over by themselves.
+func spoofed() chain {
+	c := chain{name: "raw-prerouting", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: -300}
+	for _, f := range families() {
+		own := [][]byte{}
+		if f.digit == "6" {
+			own = f.isNot(f.saddr, make([]byte, 16))
+		}
+		c.rules = append(c.rules, say("spoofed", f.is(), inByPod(), own, fromElsewhere(), count(Spoofed), drop()))
+	}
+	return c
+}
+
+// sourceRanges drops connections to frontends that are not for their source. It is asked once for each connection, as
+// all of translation: one that is there goes on when the ranges change.
+func sourceRanges() chain {
+	c := chain{name: "source-ranges"}
+	for _, f := range families() {
+		c.rules = append(c.rules, say("source not allowed", f.is(), f.load(f.daddr, reg), protocolPort(f.after()),
+			f.load(f.saddr, f.after()+2), in(restrictedSet+f.digit), notIn(sourcesSet+f.digit), count(SourceRange), drop()))
+	}
+	return c
+}
+
+// filterForward drops packets of pods that conntrack cannot place: an answer that is not translated back would reach
+// the client from an address that it does not know, and a reset that the client sends would end the connection.
+func filterForward() chain {
+	c := chain{name: "filter-forward", kind: "filter", hook: unix.NF_INET_FORWARD, priority: 0}
+	for _, f := range families() {
+		for _, where := range []uint32{f.saddr, f.daddr} {
+			c.rules = append(c.rules, say("out of window", state(expr.CtStateBitINVALID), f.is(), f.load(where, reg),
+				in(podRangesSet+f.digit), count(Invalid), drop()))
+		}
+	}
 	return c
 }
 
@@ -191,7 +299,7 @@ func dispatch(inside bool) []rule {
 	var out []rule
 	for _, f := range families() {
 		if !inside {
-			out = append(out, say("ping of a VIP", f.echoRequest(), f.load(f.daddr, reg), lookup(pingsSet+f.digit), f.dnat(0)))
+			out = append(out, say("ping of a VIP", f.echoRequest(), f.load(f.daddr, reg), lookup(pingsSet+f.digit), f.dnat(reg, 0)))
 		}
 		for _, p := range picks() {
 			switch {
@@ -215,18 +323,20 @@ func unserved() chain {
 	}}
 	for _, f := range families() {
 		c.rules = append(c.rules,
-			say("no such port, or no endpoint", f.to(addressesSet+f.digit), goTo("refuse")),
+			// A reset for a packet that conntrack found out of its window would end a living connection.
+			say("out of window", f.to(addressesSet+f.digit), state(expr.CtStateBitINVALID), count(Invalid), drop()),
+			say("no endpoint", f.is(), f.load(f.daddr, reg), protocolPort(f.after()), in(emptySet+f.digit), count(NoEndpoint),
+				goTo("refuse")),
+			say("no such port", f.to(addressesSet+f.digit), count(ClosedPort), goTo("refuse")),
 			say("NodePort without endpoint", f.is(), state(expr.CtStateBitNEW), toThisNode(), protocolPort(reg),
-				in(nodePortsSet+f.digit), goTo("refuse")))
+				in(nodePortsSet+f.digit), count(NoEndpoint), goTo("refuse")))
 	}
 	return c
 }
 
-// refuse answers at once. Invalid packets are dropped: a reset for one that conntrack found out of its window would
-// end a living connection.
+// refuse answers at once.
 func refuse() chain {
 	return chain{name: "refuse", rules: []rule{
-		say("out of window", state(expr.CtStateBitINVALID), drop()),
 		say("refuse", protocol(unix.IPPROTO_TCP), resetTCP()),
 		say("refuse", portUnreachable()),
 	}}
@@ -268,11 +378,14 @@ func chainMessages(c chain) []netlink.Message {
 
 // skeleton makes the table without its elements.
 func skeleton(flags uint32) []netlink.Message {
-	return append([]netlink.Message{newTable(tableName, comment(), flags)}, body()...)
+	return append([]netlink.Message{newTable(tableName, comment(version()), flags)}, body()...)
 }
 
 func body() []netlink.Message {
 	var out []netlink.Message
+	for _, reason := range Reasons() {
+		out = append(out, newCounter(reason))
+	}
 	for i, s := range sets() {
 		out = append(out, newSet(s, uint32(i+1)))
 	}
@@ -282,8 +395,8 @@ func body() []netlink.Message {
 	return out
 }
 
-// comment is that of the table: it holds the version.
-func comment() string { return "hythe skeleton " + version() }
+// comment is that of a table with this version of the skeleton.
+func comment(version string) string { return "hythe skeleton " + version }
 
 // version names the skeleton by its content, so that a restarted agent knows whether the table is its own.
 func version() string {
@@ -291,7 +404,8 @@ func version() string {
 	messages := body()
 	for _, f := range families() {
 		for _, p := range picks() {
-			messages = append(messages, chainMessages(p.pickChain(f, 1))...)
+			messages = append(messages, chainMessages(p.pickChain(f, lead{n: 1}))...)
+			messages = append(messages, chainMessages(p.pickChain(f, lead{1, time.Hour}))...)
 		}
 	}
 	for _, m := range messages {

@@ -39,6 +39,9 @@ type Table struct {
 	contents contents     // the elements that are in the kernel
 	picks    map[string]bool
 	failures int
+	refused  []refusal
+
+	told told // guards itself: Problems does not wait for a Set
 }
 
 // An Option changes how a Table is made.
@@ -63,6 +66,11 @@ func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Table
 	var err error
 	if t.metrics, err = newMetrics(reg); err != nil {
 		return nil, fmt.Errorf("register metrics of the datapath: %w", err)
+	}
+	if reg != nil {
+		if err := reg.Register(newDropCounters(t.netns)); err != nil {
+			return nil, fmt.Errorf("register metrics of the datapath: %w", err)
+		}
 	}
 	if t.conn, err = dial(t.netns); err != nil {
 		return nil, err
@@ -98,13 +106,14 @@ func (t *Table) Set(ctx context.Context, s proxy.State) error {
 func (t *Table) sync(ctx context.Context) error {
 	start := time.Now()
 	defer func() { t.metrics.seconds.Observe(time.Since(start).Seconds()) }()
-	t.failures = maxFailures
+	t.failures, t.refused = maxFailures, nil
 	err := t.write(ctx, false)
 	if err != nil && ctx.Err() == nil {
 		t.log.Warn("the kernel refused a change of table inet hythe: reading it and trying again", "error", err)
 		t.metrics.failures.Inc()
 		err = t.write(ctx, true)
 	}
+	t.tell()
 	if err != nil {
 		t.written = nil
 		return fmt.Errorf("set table inet %s: %w", tableName, err)
@@ -155,7 +164,7 @@ func (t *Table) own(flags uint32) {
 	if t.plain || flags&tablePersist == 0 {
 		return
 	}
-	if err := t.conn.batch([]netlink.Message{newTable(tableName, comment(), tableOwner|tablePersist)}); err != nil {
+	if err := t.conn.batch([]netlink.Message{newTable(tableName, comment(version()), tableOwner|tablePersist)}); err != nil {
 		t.log.Warn("table inet hythe has another owner: is a second agent running?", "error", err)
 	}
 }
@@ -189,6 +198,7 @@ func (t *Table) commit(prefix []netlink.Message, changes []change, isolate bool)
 	}
 	if len(changes) == 1 {
 		t.failures--
+		t.refused = append(t.refused, refusal{changes[0].element, err})
 		if len(prefix) > 0 { // what comes with the table may be bad, the table is not
 			if err := t.transact(prefix, nil); err != nil {
 				return fmt.Errorf("write the skeleton: %w", err)
@@ -208,7 +218,7 @@ func (t *Table) transact(prefix []netlink.Message, changes []change) error {
 	messages := prefix[:len(prefix):len(prefix)]
 	added := map[string]bool{}
 	for _, c := range changes {
-		if !t.sets[c.set].verdicts || !c.insert || c.new == dropVerdict || t.picks[c.new] || added[c.new] {
+		if !t.sets[c.set].verdicts || !c.insert || t.picks[c.new] || added[c.new] {
 			continue
 		}
 		if pick, ok := pickChainNamed(c.new); ok {
@@ -240,7 +250,7 @@ func (t *Table) transact(prefix []netlink.Message, changes []change) error {
 func (t *Table) WriteText(w io.Writer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(w, "table inet %s, %s, %d elements\n", tableName, comment(), len(t.contents))
+	fmt.Fprintf(w, "table inet %s, %s, %d elements\n", tableName, comment(version()), len(t.contents))
 	switch {
 	case t.wanted == nil:
 		fmt.Fprintln(w, "nothing was asked for yet")

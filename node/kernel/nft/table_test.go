@@ -204,6 +204,17 @@ func randomState(r *rand.Rand) proxy.State {
 				if r.IntN(2) == 0 {
 					b.Inside = b.Outside
 				}
+				b.Affinity = time.Duration(r.IntN(3)) * time.Hour
+				if f.Addr == addr && r.IntN(2) == 0 {
+					b.Sources = []netip.Prefix{}
+					for j := range r.IntN(3) {
+						p, _ := netip.AddrFrom4([4]byte{192, 0, byte(j), 0}).Prefix(24)
+						if addr.Is6() {
+							p = netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("2001:db8:%d::", j)), 48)
+						}
+						b.Sources = append(b.Sources, p)
+					}
+				}
 				s.Frontends[f] = b
 				if r.IntN(4) == 0 {
 					delete(s.Frontends, f)
@@ -215,6 +226,24 @@ func randomState(r *rand.Rand) proxy.State {
 		s.Overlays["hythe.vxlan"] = struct{}{}
 	}
 	return s
+}
+
+// checkFrontends wants to read back what was asked for.
+func checkFrontends(t *testing.T, want proxy.State) {
+	t.Helper()
+	got, err := ReadFrontends()
+	if err != nil || len(got) != len(want.Frontends) {
+		t.Fatalf("%v; %d frontends were read, %d asked for", err, len(got), len(want.Frontends))
+	}
+	for f, b := range want.Frontends {
+		b.Outside, b.Inside = slices.SortedFunc(slices.Values(b.Outside), netip.AddrPort.Compare), slices.SortedFunc(slices.Values(b.Inside), netip.AddrPort.Compare)
+		if b.Empty() {
+			b.Affinity = 0 // no chain says it
+		}
+		if !got[f].Equal(b) {
+			t.Fatalf("%s: %v was read, %v asked for", f, got[f], b)
+		}
+	}
 }
 
 // TestRandomWalk goes from any state to any other, now and then as another process.
@@ -232,6 +261,7 @@ func TestRandomWalk(t *testing.T) {
 		s := randomState(r)
 		set1(t, table, s)
 		check(t, s)
+		checkFrontends(t, s)
 		if failures := value(table.metrics.failures); failures > 0 {
 			t.Fatalf("%v batches were refused", failures)
 		}
@@ -385,7 +415,7 @@ func TestListing(t *testing.T) {
 		"dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints4",
 		"ip daddr . meta l4proto . th dport vmap @frontends4",
 		"oifname \"hyt*\" ip saddr . ip daddr @hairpins4 masquerade",
-		"comment \"" + comment() + "\"",
+		"comment \"" + comment(version()) + "\"",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("nft does not show %q:\n%s", want, out)

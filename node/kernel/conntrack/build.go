@@ -1,0 +1,142 @@
+package conntrack
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"hythe.dev/hythe/node/proxy"
+)
+
+// flowing says whether a protocol has flows that nobody else ends.
+func flowing(p proxy.Protocol) bool { return p == proxy.UDP || p == proxy.SCTP }
+
+// Build returns the frontends whose flows have to be looked at when before becomes now, sorted: those that lost an
+// endpoint, got their first one, came or went. One that merely got another endpoint leaves its flows where they are.
+func Build(before, now proxy.State) []proxy.Frontend {
+	changed := map[proxy.Frontend]struct{}{}
+	for f, old := range before.Frontends {
+		b, stays := now.Frontends[f]
+		if flowing(f.Protocol) && (!stays || old.Empty() != b.Empty() || lost(old, b)) {
+			changed[f] = struct{}{}
+		}
+	}
+	for f := range now.Frontends {
+		if _, was := before.Frontends[f]; flowing(f.Protocol) && !was {
+			changed[f] = struct{}{}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(changed), proxy.Frontend.Compare)
+}
+
+// lost says whether an endpoint of old is not in b.
+func lost(old, b proxy.Backends) bool {
+	for _, e := range slices.Concat(old.Outside, old.Inside) {
+		if !serves(b, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// serves says whether an endpoint is one of b's. Both lists count: a flow stays where it is when only the policy for
+// its source changes.
+func serves(b proxy.Backends, e netip.AddrPort) bool {
+	for _, list := range [][]netip.AddrPort{b.Outside, b.Inside} {
+		if _, found := slices.BinarySearchFunc(list, e, netip.AddrPort.Compare); found {
+			return true
+		}
+	}
+	return false
+}
+
+// A question is which entries to judge: all, or those of some frontends.
+type question struct {
+	all  bool
+	some map[proxy.Frontend]struct{}
+}
+
+// stale says whether an entry leads where s does not. local says whether an address is this node's own.
+func (q question) stale(e Entry, s proxy.State, local func(netip.Addr) bool) bool {
+	if !flowing(e.Protocol) {
+		return false
+	}
+	f := proxy.Frontend{Addr: e.Original.Dst.Addr(), Protocol: e.Protocol, Port: e.Original.Dst.Port()}
+	b, known := s.Frontends[f]
+	if !known && !q.asks(f) {
+		f.Addr = netip.IPv4Unspecified()
+		if e.Original.Dst.Addr().Is6() {
+			f.Addr = netip.IPv6Unspecified()
+		}
+		// The same port of another host is none of ours.
+		if b, known = s.Frontends[f]; !e.translated() && !local(e.Original.Dst.Addr()) {
+			return false
+		}
+	}
+	switch {
+	case !q.asks(f):
+		// Of a Service that went while the agent was away: who translates to a pod is asked again.
+		return q.all && !known && e.translated() && contains(s.PodRanges, e.Reply.Src.Addr())
+	case known:
+		return !serves(b, e.Reply.Src)
+	}
+	return e.translated()
+}
+
+func (q question) asks(f proxy.Frontend) bool {
+	_, some := q.some[f]
+	return some
+}
+
+func contains(ranges proxy.Set[netip.Prefix], a netip.Addr) bool {
+	for p := range ranges {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// A filter is what the kernel is asked to list. Without an address it is all of a protocol.
+type filter struct {
+	six      bool
+	protocol proxy.Protocol
+	dst      netip.Addr
+	port     uint16
+}
+
+// maxFilters is how many lists are asked for by frontend: the kernel goes through its table for each. More frontends
+// are answered by lists of whole protocols.
+const maxFilters = 4
+
+// filters returns which lists have all entries in question, sorted.
+func (q question) filters() []filter {
+	each, whole := map[filter]struct{}{}, map[filter]struct{}{}
+	for f := range q.some {
+		wide := filter{six: f.Addr.Is6(), protocol: f.Protocol}
+		narrow := wide
+		if narrow.port = f.Port; !f.NodePort() {
+			narrow.dst = f.Addr
+		}
+		each[narrow], whole[wide] = struct{}{}, struct{}{}
+	}
+	if q.all || len(each) > maxFilters {
+		each = whole
+	}
+	if q.all {
+		for _, p := range []proxy.Protocol{proxy.UDP, proxy.SCTP} {
+			each[filter{false, p, netip.Addr{}, 0}], each[filter{true, p, netip.Addr{}, 0}] = struct{}{}, struct{}{}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(each), func(a, b filter) int {
+		return cmp.Or(cmp.Compare(a.protocol, b.protocol), a.dst.Compare(b.dst), cmp.Compare(a.port, b.port), bool2int(a.six)-bool2int(b.six))
+	})
+}
+
+func bool2int(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

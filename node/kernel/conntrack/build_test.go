@@ -1,0 +1,262 @@
+package conntrack
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/proxy"
+)
+
+func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func list(endpoints ...string) proxy.Backends {
+	var b proxy.Backends
+	for _, e := range endpoints {
+		b.Outside = append(b.Outside, at(e))
+	}
+	b.Inside = b.Outside
+	return b
+}
+
+func front(protocol proxy.Protocol, addr string) proxy.Frontend {
+	a := at(addr)
+	return proxy.Frontend{Addr: a.Addr(), Protocol: protocol, Port: a.Port()}
+}
+
+func TestBuild(t *testing.T) {
+	udp, tcp := front(proxy.UDP, "10.96.0.10:53"), front(proxy.TCP, "10.96.0.10:53")
+	local := proxy.Backends{Inside: list("10.244.2.2:53").Inside}
+	for name, c := range map[string]struct {
+		before, now *proxy.Backends
+		want        bool
+	}{
+		"the same":       {ptr(list("10.244.1.2:53")), ptr(list("10.244.1.2:53")), false},
+		"one more":       {ptr(list("10.244.1.2:53")), ptr(list("10.244.1.2:53", "10.244.1.3:53")), false},
+		"one less":       {ptr(list("10.244.1.2:53", "10.244.1.3:53")), ptr(list("10.244.1.3:53")), true},
+		"replaced":       {ptr(list("10.244.1.2:53")), ptr(list("10.244.1.3:53")), true},
+		"last one gone":  {ptr(list("10.244.1.2:53")), ptr(list()), true},
+		"first one":      {ptr(list()), ptr(list("10.244.1.2:53")), true},
+		"still none":     {ptr(list()), ptr(list()), false},
+		"it comes":       {nil, ptr(list()), true},
+		"it goes":        {ptr(list()), nil, true},
+		"policy changed": {ptr(list("10.244.2.2:53")), &local, false},
+		"inside, gone":   {&local, ptr(list("10.244.1.2:53")), true},
+	} {
+		before, now := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}, proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}
+		for _, f := range []proxy.Frontend{udp, tcp} {
+			if c.before != nil {
+				before.Frontends[f] = *c.before
+			}
+			if c.now != nil {
+				now.Frontends[f] = *c.now
+			}
+		}
+		if got := slices.Equal(Build(before, now), []proxy.Frontend{udp}); got != c.want {
+			t.Errorf("%s: %v", name, Build(before, now))
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// TestStale judges entries, written as protocol, destination and where it was translated to.
+func TestStale(t *testing.T) {
+	service, nodePort, empty := front(proxy.UDP, "10.96.0.10:53"), front(proxy.UDP, "0.0.0.0:30053"), front(proxy.UDP, "10.96.0.11:53")
+	gone, goneNodePort := front(proxy.UDP, "10.96.0.12:53"), front(proxy.UDP, "0.0.0.0:30054")
+	s := proxy.State{
+		Frontends: map[proxy.Frontend]proxy.Backends{service: list("10.244.1.2:53"), nodePort: list("10.244.1.2:53"), empty: list(),
+			front(proxy.SCTP, "10.96.0.10:53"): list("10.244.1.2:53"), front(proxy.UDP, "[fd10::10]:53"): list("[fd01::2]:53"),
+			front(proxy.UDP, "[::]:30053"): list("[fd01::2]:53")},
+		PodRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}},
+	}
+	local := func(a netip.Addr) bool {
+		return a == netip.MustParseAddr("192.168.1.11") || a == netip.MustParseAddr("fd00::11")
+	}
+	some := question{}
+	some.add([]proxy.Frontend{service, nodePort, empty, gone, goneNodePort, front(proxy.SCTP, "10.96.0.10:53"),
+		front(proxy.UDP, "[fd10::10]:53"), front(proxy.UDP, "[::]:30053")})
+	start := question{all: true}
+	start.add(Build(proxy.State{}, s))
+	for _, c := range []struct {
+		entry          string
+		changed, start bool
+	}{
+		{"udp 10.96.0.10:53 10.244.1.2:53", false, false},
+		{"udp 10.96.0.10:53 10.244.1.9:53", true, true},
+		{"udp 10.96.0.10:53 10.244.1.2:54", true, true}, // another port of it
+		{"udp 10.96.0.10:53 10.96.0.10:53", true, true}, // from before there was a Service
+		{"udp 10.96.0.11:53 10.96.0.11:53", true, true}, // refused, and kept alive
+		{"udp 10.96.0.11:53 10.244.1.2:53", true, true}, // lost its last endpoint
+		{"udp 10.96.0.12:53 10.244.1.2:53", true, true}, // deleted
+		{"udp 10.96.0.12:53 10.96.0.12:53", false, false},
+		{"udp 192.168.1.11:30053 10.244.1.2:53", false, false},
+		{"udp 192.168.1.11:30053 10.244.1.9:53", true, true},
+		{"udp 192.168.1.11:30053 192.168.1.11:30053", true, true},
+		{"udp 192.168.1.12:30053 192.168.1.12:30053", false, false}, // another node's
+		{"udp 192.168.1.11:30054 10.244.1.2:53", true, true},
+		{"udp 192.168.1.11:30054 192.168.1.11:30054", false, false}, // a process of this node has it now
+		{"udp 192.168.1.11:5353 192.168.1.11:5353", false, false},
+		{"udp 198.51.100.1:53 198.51.100.1:53", false, false},
+		{"udp 192.168.1.11:53 10.244.7.7:53", false, true}, // to a pod by nobody's rule, as far as we know
+		{"udp 192.168.1.11:53 172.17.0.2:53", false, false},
+		{"sctp 10.96.0.10:53 10.244.1.9:53", true, true},
+		{"tcp 10.96.0.10:53 10.244.1.9:53", false, false},
+		{"udp [fd10::10]:53 [fd01::2]:53", false, false},
+		{"udp [fd10::10]:53 [fd01::9]:53", true, true},
+		{"udp [fd00::11]:30053 [fd01::9]:53", true, true},
+		{"udp [fd00::12]:30053 [fd00::12]:30053", false, false},
+	} {
+		words := strings.Fields(c.entry)
+		protocol := map[string]proxy.Protocol{"udp": proxy.UDP, "sctp": proxy.SCTP, "tcp": proxy.TCP}[words[0]]
+		e := Entry{Protocol: protocol, Original: Tuple{at("192.0.2.1:5000"), at(words[1])}, Reply: Tuple{Src: at(words[2])}}
+		if got := some.stale(e, s, local); got != c.changed {
+			t.Errorf("after a change, %s is stale: %v", c.entry, got)
+		}
+		if got := start.stale(e, s, local); got != c.start {
+			t.Errorf("at start, %s is stale: %v", c.entry, got)
+		}
+	}
+}
+
+// TestFilters bounds how often the kernel goes through its table.
+func TestFilters(t *testing.T) {
+	var q question
+	for i := range maxFilters + 1 {
+		q.add([]proxy.Frontend{front(proxy.UDP, fmt.Sprintf("10.96.0.%d:53", i))})
+		want := []string{}
+		for j := range i + 1 {
+			want = append(want, fmt.Sprintf("udp 10.96.0.%d 53", j))
+		}
+		if i == maxFilters {
+			want = []string{"udp invalid IP 0"}
+		}
+		var got []string
+		for _, f := range q.filters() {
+			got = append(got, fmt.Sprint(f.protocol, " ", f.dst, " ", f.port))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d frontends: %v", i+1, got)
+		}
+	}
+	q.all = true
+	if got := q.filters(); len(got) != 4 {
+		t.Errorf("all: %v", got)
+	}
+}
+
+// TestList asks the kernel, which takes the filters for what they are.
+func TestList(t *testing.T) {
+	testenv.NetNS(t)
+	c, err := dial(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, f := range []filter{
+		{false, proxy.UDP, netip.Addr{}, 0}, {true, proxy.SCTP, netip.Addr{}, 0}, {false, proxy.UDP, netip.Addr{}, 53},
+		{false, proxy.UDP, netip.MustParseAddr("10.96.0.10"), 53}, {true, proxy.UDP, netip.MustParseAddr("fd10::10"), 53},
+	} {
+		if entries, err := c.list(f); err != nil || len(entries) != 0 {
+			t.Errorf("%v: %v, %v", f, entries, err)
+		}
+	}
+	gone := Entry{Protocol: proxy.UDP, Original: Tuple{at("192.0.2.1:5000"), at("10.96.0.10:53")}, ID: 7}
+	if err := c.remove(gone); err != nil {
+		t.Errorf("an entry that is gone: %v", err)
+	}
+}
+
+// TestLooksTwice: what a packet under way made after the first look is found by the second.
+func TestLooksTwice(t *testing.T) {
+	f, err := New(slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{front(proxy.UDP, "10.96.0.10:53"): list("10.244.1.2:53")}}
+	now := time.Now()
+	looks := func(after time.Duration) bool { q, _ := f.take(now.Add(after)); return q.any() }
+	if looks(0) {
+		t.Error("it looks before it knows what is right")
+	}
+	f.Set(s, true)
+	if !looks(0) || looks(0) || looks(again-1) || f.wait(now) != again || !looks(again) || looks(time.Hour) {
+		t.Error("a change is not looked at twice, now and a moment later")
+	}
+	f.Set(s, true)
+	if looks(0) {
+		t.Error("it looks without a change")
+	}
+	other := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{front(proxy.UDP, "10.96.0.10:53"): list("10.244.1.3:53")}}
+	f.Set(other, false)
+	if !looks(0) {
+		t.Error("a change that failed in part is not looked at")
+	}
+	f.Set(other, true)
+	if !looks(0) {
+		t.Error("a change that failed in part is not looked at again when it is whole")
+	}
+}
+
+// TestUsage sees a table fill up.
+func TestUsage(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		entries int
+		want    string
+	}{{10, ""}, {899, ""}, {900, "will be dropped"}, {1000, "the kernel drops new connections"}} {
+		for name, n := range map[string]int{"nf_conntrack_count": c.entries, "nf_conntrack_max": 1000} {
+			if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendln(nil, n), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		u, err := readUsage(dir)
+		if err != nil || u != (Usage{c.entries, 1000}) {
+			t.Fatalf("%+v, %v", u, err)
+		}
+		got := Problems("node-1", u)
+		if (len(got) == 0) != (c.want == "") || len(got) == 1 && (!strings.Contains(got[0].Message, c.want) ||
+			got[0].Object != model.ObjectRef{Kind: "Node", Name: "node-1"}) {
+			t.Errorf("%d entries: %v", c.entries, got)
+		}
+	}
+	if _, err := readUsage(t.TempDir()); err == nil {
+		t.Error("a kernel without conntrack has a usage")
+	}
+}
+
+// FuzzParse reads entries as the kernel, or anybody who claims to be it, may send them.
+func FuzzParse(f *testing.F) {
+	m, err := message(messageGet, 0, false, filter{false, proxy.UDP, netip.MustParseAddr("10.96.0.10"), 53}.encode)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(m.Data)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if e, ok := parse(b); ok {
+			question{all: true}.stale(e, proxy.State{}, func(netip.Addr) bool { return false })
+		}
+	})
+}
+
+// TestRunEnds also without a Set.
+func TestRunEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f, err := New(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,14 @@
+// Package conntrack ends connections without a state of their own, UDP and SCTP, that lead where their Service does not
+// lead any more. A client that sends from one port for ever (a resolver, a phone) would else be sent to an endpoint that
+// is gone, since rules of translation are asked for the first packet alone, and each further packet keeps the entry
+// alive. TCP is left alone: its peers notice.
+//
+//	proxy.State ── Set ──> Build: which frontends changed ──> Run: list their entries ──> judge ──> delete
+//	                                                            again a second later: what a packet under way made
+//
+// The kernel filters the list by protocol, and by destination and port where few frontends changed, so that only
+// entries in question are copied. One entry at a time is deleted, by its tuple and its number: never another one that
+// took its place.
+//
+// The first Set compares all there is with what should be: an agent that was away catches up.
+package conntrack

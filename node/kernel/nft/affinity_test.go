@@ -1,0 +1,161 @@
+package nft
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	corev1 "k8s.io/api/core/v1"
+
+	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/proxy"
+)
+
+// TestAffinity has clients stay with an endpoint for as long as it is there, and no longer than they should.
+func TestAffinity(t *testing.T) {
+	testenv.Root(t)
+	for name, at := range map[string]addresses{"IPv4": four, "IPv6": six} {
+		t.Run(name, func(t *testing.T) { stays(t, at) })
+	}
+}
+
+func stays(t *testing.T, at addresses) {
+	n := build(t, at)
+	table := testTable(t, InNetNS(int(n.node.ns)))
+	seconds := int32(3600)
+	state := func(without ...string) proxy.State {
+		s := snapshot(at)
+		for key, svc := range s.Services {
+			if strings.HasSuffix(key.Name, fmt.Sprint("-", clusterPolicy)) || strings.HasSuffix(key.Name, fmt.Sprint("-", localPolicy)) {
+				svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+				svc.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
+			}
+			eps := &s.Endpoints[key].Ports[0].Endpoints
+			for i := len(*eps) - 1; i >= 0; i-- {
+				if strings.Contains(strings.Join(without, " ")+" ", (*eps)[i].AddrPort.Addr().String()+" ") {
+					*eps = append((*eps)[:i:i], (*eps)[i+1:]...)
+				}
+			}
+		}
+		out, problems := proxy.Build(s, "one", proxy.DefaultSettings())
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return out
+	}
+	set1(t, table, state())
+	// one asks often and returns the only one that answers.
+	one := func(h host, network, addr string, port int) string {
+		t.Helper()
+		first := ""
+		for range 30 {
+			server, _, err := h.ask(network, addr, port)
+			if first == "" {
+				first = server
+			}
+			if err != nil || server != first {
+				t.Errorf("%s to %s %d: %s, then %s, %v", h.name, addr, port, first, server, err)
+				break
+			}
+		}
+		return first
+	}
+	vip, ip := fmt.Sprintf(at.vip, clusterPolicy), fmt.Sprintf(at.service, clusterPolicy)
+	addressOf := map[string]string{"a": at.a, "b": at.b, "remote": at.remote}
+	chosen := one(n.client, "tcp", vip, 80)
+	one(n.client, "tcp", at.node, 30080+clusterPolicy)
+	one(n.a, "tcp", ip, 80)
+	one(n.node, "tcp", ip, 80)
+	one(n.b, "tcp", fmt.Sprintf(at.vip, localPolicy), 80)
+	if got := one(n.client, "tcp", fmt.Sprintf(at.vip, localPolicy), 80); got != "a" {
+		t.Errorf("externalTrafficPolicy Local comes to %s", got)
+	}
+	// Not all clients go to one: sources differ.
+	seen := map[string]bool{}
+	for i := 0; i < 40 && len(seen) < 2; i++ {
+		extra := fmt.Sprintf(at.vip, 100+i)
+		n.client.address("eth0", extra, at.bits)
+		// IPv6 makes an address usable in its own time.
+		n.client.eventually("an answer to "+extra, func() (ok bool) {
+			n.client.do(func() {
+				server, err := from(extra, vip, 80)
+				seen[server], ok = true, err == nil
+			})
+			delete(seen, "")
+			return ok
+		})
+		// Else it may become the source of others.
+		n.client.must(n.client.nl.AddrDel(n.client.up("eth0"), &netlink.Addr{IPNet: netlink.NewIPNet(net.ParseIP(extra))}))
+	}
+	if len(seen) < 2 {
+		t.Errorf("40 clients all came to %v", seen)
+	}
+	n.node.do(func() {
+		f, err := Lookup(Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+		if err != nil || f.Outside.Stays.Addr().String() != addressOf[chosen] || f.Outside.Affinity.Seconds() != 3600 || len(f.Endpoints) != 3 {
+			t.Errorf("the client stays with %s; read %+v, %v", chosen, f.Outside, err)
+		}
+	})
+	// Other changes leave it; when its endpoint goes, it goes to a living one and stays there.
+	set1(t, table, state())
+	for other, addr := range addressOf {
+		if other == chosen {
+			continue
+		}
+		set1(t, table, state(addr))
+		if got := one(n.client, "tcp", vip, 80); got != chosen {
+			t.Errorf("without %s a client of %s comes to %s", other, chosen, got)
+		}
+	}
+	set1(t, table, state(addressOf[chosen]))
+	next := one(n.client, "tcp", vip, 80)
+	if next == chosen {
+		t.Errorf("a client stays with %s, which is gone", chosen)
+	}
+	set1(t, table, state())
+	if got := one(n.client, "tcp", vip, 80); got != next {
+		t.Errorf("a client of %s comes to %s when another endpoint comes back", next, got)
+	}
+	// Another time writes another rule; a restart keeps who stays where.
+	before := batches(table)
+	second := testTable(t, InNetNS(int(n.node.ns)))
+	_ = table.Close()
+	set1(t, second, state())
+	if got := one(n.client, "tcp", vip, 80); got != next || batches(second) > 1 {
+		t.Errorf("after a restart (%v, %v transactions) a client of %s comes to %s", before, batches(second), next, got)
+	}
+	// After its time a client is anybody.
+	seconds = 1
+	set1(t, second, state())
+	one(n.client, "tcp", vip, 80) // gives its entry the new time
+	n.client.eventually("clients do not stay after their time", func() bool {
+		first, _, _ := n.client.ask("tcp", vip, 80)
+		n.node.eventually("the entry goes", func() (gone bool) {
+			n.node.do(func() {
+				f, err := Lookup(Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+				gone = err == nil && !f.Outside.Stays.IsValid()
+			})
+			return gone
+		})
+		later, _, _ := n.client.ask("tcp", vip, 80)
+		return first != later
+	})
+}
+
+// from asks from an address of the calling thread's namespace, and returns who answers.
+func from(source, addr string, port int) (string, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: 200 * time.Millisecond}
+	c, err := d.Dial("tcp", net.JoinHostPort(addr, fmt.Sprint(port)))
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	server, _, _ := strings.Cut(string(b), " ")
+	return server, err
+}

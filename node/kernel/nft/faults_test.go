@@ -1,0 +1,180 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/proxy"
+)
+
+// TestRefusedElementIsNamed: the Problem names the Service, the others are served, and it goes when its cause does.
+func TestRefusedElementIsNamed(t *testing.T) {
+	testenv.NetNS(t)
+	table := testTable(t)
+	s := services(40)
+	f := proxy.Frontend{Addr: netip.MustParseAddr("10.96.0.7"), Protocol: proxy.TCP, Port: 80}
+	bad := []netip.AddrPort{netip.MustParseAddrPort("[2001:db8::1]:80")} // no endpoint of an IPv4 frontend
+	s.Frontends[f] = proxy.Backends{Outside: bad, Inside: bad}
+	s.Owners = map[proxy.Frontend]model.Key{f: {Namespace: "shop", Name: "web"}}
+	if table.Set(t.Context(), s) == nil {
+		t.Error("Set says nothing")
+	}
+	got := table.Problems("node-1")
+	if len(got) != 1 || got[0].Object != model.Ref("Service", model.Key{Namespace: "shop", Name: "web"}) ||
+		got[0].Reason != "RefusedByKernel" || !strings.Contains(got[0].Message, "endpoints4 10.96.0.7 . 6 . 80") {
+		t.Errorf("Problems: %v", got)
+	}
+	for i := range 40 {
+		found, err := Lookup(Query{From: netip.MustParseAddr("192.0.2.1"), To: netip.AddrFrom4([4]byte{10, 96, 0, byte(i)}), Protocol: proxy.TCP, Port: 80})
+		if err != nil || i != 7 && len(found.Endpoints) != 3 {
+			t.Errorf("Service %d: %+v, %v", i, found, err)
+		}
+	}
+	set1(t, table, services(40))
+	if got := table.Problems("node-1"); len(got) != 0 {
+		t.Errorf("Problems of a table that is whole: %v", got)
+	}
+}
+
+// TestEdits has others change rules in ways that a listing hardly shows.
+func TestEdits(t *testing.T) {
+	needNft(t)
+	testenv.NetNS(t)
+	table := testTable(t, WithoutOwner())
+	set1(t, table, services(20))
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- table.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	handle := func(chain, rule string) string {
+		out, err := exec.Command("nft", "-a", "list", "chain", "inet", "hythe", chain).CombinedOutput()
+		found := regexp.MustCompile(rule + ".*# handle ([0-9]+)").FindStringSubmatch(string(out))
+		if err != nil || found == nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return found[1]
+	}
+	for name, harm := range map[string]func() string{
+		"same comment": func() string {
+			return "replace rule inet hythe refuse handle " + handle("refuse", "tcp reset") + ` accept comment "refuse"`
+		},
+		"a pick": func() string {
+			return "replace rule inet hythe pick4-3 handle " + handle("pick4-3", "one of") + ` drop comment "one of 3"`
+		},
+		"policy":       func() string { return "add chain inet hythe filter-forward { policy drop; }" },
+		"one endpoint": func() string { return "delete element inet hythe endpoints4 { 10.96.0.7 . tcp . 80 . 1 }" },
+		"the source":   func() string { return "add element inet hythe restricted4 { 10.96.0.7 . tcp . 80 }" },
+	} {
+		before := value(table.metrics.repairs)
+		start := time.Now()
+		if err := nftTool(t, strings.Fields(strings.ReplaceAll(harm(), `"`, "'"))...); err != nil {
+			// The command line takes words; a comment needs its quotes.
+			if err := nftTool(t, harm()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for {
+			out, _ := exec.Command("nft", "list", "table", "inet", "hythe").CombinedOutput()
+			s, err := ReadTable()
+			wrong := strings.Contains(string(out), `accept comment "refuse"`) || strings.Contains(string(out), `drop comment "one of 3"`) ||
+				strings.Contains(string(out), "policy drop") || !strings.Contains(string(out), "10.96.0.7 . tcp . 80 . 0x00000001") ||
+				s.Elements["restricted4"] != 0
+			if err == nil && !wrong && s.Whole && value(table.metrics.repairs) > before {
+				break
+			}
+			if time.Since(start) > time.Second {
+				t.Fatalf("%s: not repaired in 1 s", name)
+			}
+		}
+		t.Logf("%s: repaired after %v", name, time.Since(start))
+	}
+}
+
+// TestBesideOthers: rules of other tools stay, and kube-proxy's are noticed.
+func TestBesideOthers(t *testing.T) {
+	needNft(t)
+	testenv.NetNS(t)
+	table := testTable(t)
+	reason := func() string {
+		table.told.asked = time.Time{}
+		var out []string
+		for _, p := range table.Problems("node-1") {
+			out = append(out, p.Reason+" "+p.Object.String())
+		}
+		return strings.Join(out, ", ")
+	}
+	firewall := "table inet firewall { chain input { type filter hook input priority 0; tcp dport 22 accept; }; }"
+	if err := nftTool(t, firewall); err != nil {
+		t.Fatal(err)
+	}
+	set1(t, table, services(5))
+	if got := reason(); got != "" {
+		t.Errorf("beside a firewall: %s", got)
+	}
+	for _, rules := range []string{
+		"table ip kube-proxy { chain services { }; }", "table ip6 kube-proxy { chain services { }; }",
+		"table ip nat { chain KUBE-SERVICES { }; }",
+	} {
+		if err := nftTool(t, rules); err != nil {
+			t.Fatal(err)
+		}
+		if got := reason(); got != "OtherServiceProxy Node node-1" {
+			t.Errorf("with %s: %q", rules, got)
+		}
+		set1(t, table, services(6))
+		table.written = nil // as after a foreign change
+		set1(t, table, services(5))
+		words := strings.Fields(rules)
+		if err := nftTool(t, "delete", "table", words[1], words[2]); err != nil {
+			t.Errorf("the table of kube-proxy is gone: %v", err)
+		}
+		if got := reason(); got != "" {
+			t.Errorf("after kube-proxy: %s", got)
+		}
+	}
+	if err := nftTool(t, "list", "chain", "inet", "firewall", "input"); err != nil {
+		t.Errorf("the firewall's rules are gone: %v", err)
+	}
+}
+
+// TestManyEndpoints: Services with more of them than any chain is made for, and back.
+func TestManyEndpoints(t *testing.T) {
+	testenv.NetNS(t)
+	table := testTable(t)
+	f := proxy.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Protocol: proxy.TCP, Port: 80}
+	for _, n := range []int{1, 64, 65, 5000, 10_000, 9_999, 2, 0} {
+		s := services(3)
+		eps := endpoints("10.244.0.1", n)
+		s.Frontends[f] = proxy.Backends{Outside: eps, Inside: eps}
+		set1(t, table, s)
+		check(t, s)
+		found, err := Lookup(Query{From: netip.MustParseAddr("192.0.2.1"), To: f.Addr, Protocol: f.Protocol, Port: f.Port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			if found.Reason != NoEndpoint {
+				t.Errorf("without endpoints: %+v", found)
+			}
+			continue
+		}
+		got := slices.SortedFunc(slices.Values(found.Outside.Endpoints), netip.AddrPort.Compare)
+		if !slices.Equal(got, eps) || found.Outside.Chain != fmt.Sprint("pick4-", n) {
+			t.Errorf("%d endpoints: %d were found by %s", n, len(got), found.Outside.Chain)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package nft
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"hythe.dev/hythe/internal/testenv"
+)
+
+// generation is the number of the last transaction in the namespace (NFTA_GEN_ID).
+func generation(t *testing.T) (id uint32) {
+	t.Helper()
+	c, err := dial(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	messages, err := c.Execute(message(unix.NFT_MSG_GETGEN, 0, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range messages {
+		if len(m.Data) > 4 {
+			each(m.Data[4:], func(typ uint16, data []byte) {
+				if typ == unix.NFTA_GEN_ID {
+					id = binary.BigEndian.Uint32(data)
+				}
+			})
+		}
+	}
+	return id
+}
+
+// An agent that is started again, where nothing changed, has one transaction: it becomes the owner of the table. Where
+// tables have no owner it has none.
+func TestRestartWritesNothing(t *testing.T) {
+	for name, options := range map[string][]Option{"owner": nil, "no owner": {WithoutOwner()}} {
+		t.Run(name, func(t *testing.T) {
+			testenv.NetNS(t)
+			before := testTable(t, options...)
+			s := services(5)
+			set1(t, before, s)
+			if err := before.Close(); err != nil {
+				t.Fatal(err)
+			}
+			was := generation(t)
+			after := testTable(t, options...)
+			set1(t, after, s)
+			want := was
+			if !after.plain {
+				want++
+			}
+			if is := generation(t); is != want {
+				t.Errorf("generation %d after a restart, want %d", is, want)
+			}
+			if n := value(after.metrics.changes); n != 0 {
+				t.Errorf("%v elements were written", n)
+			}
+		})
+	}
+}
