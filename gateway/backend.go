@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"hythe.dev/hythe/internal/model"
 )
@@ -101,47 +102,37 @@ func portsText(service *corev1.Service) string {
 }
 
 // buildEndpoints selects the addresses that new requests for a Service port may be sent to. Those that lead to
-// Envoy's own host are refused: whoever may write EndpointSlices would reach its admin port through them
+// Hythe itself are refused: whoever may write EndpointSlices would reach its admin pages through them
 // (CVE-2021-25740 is of that kind).
-func buildEndpoints(p servicePort, endpoints *model.ServiceEndpoints) (EndpointSet, []model.Problem) {
+func buildEndpoints(p servicePort, endpoints *model.ServiceEndpoints, own model.Own) (EndpointSet, []model.Problem) {
 	set := EndpointSet{Name: p.name()}
-	var refused []string
 	all := endpoints.Port(p.port.Name, model.ProtocolOf(p.port))
-	allowed := make([]model.Endpoint, 0, len(all))
-	for _, e := range all {
-		if !routable(e.AddrPort) {
-			refused = append(refused, e.AddrPort.String())
-			continue
-		}
-		allowed = append(allowed, e)
-	}
+	allowed, problems := own.Allowed(p.service, p.port, all)
 	for _, e := range model.Usable(allowed) {
 		set.Addresses = append(set.Addresses, netip.AddrPortFrom(e.AddrPort.Addr().Unmap(), e.AddrPort.Port()))
 	}
 	slices.SortFunc(set.Addresses, netip.AddrPort.Compare)
 	set.Addresses = slices.Compact(set.Addresses)
-	if len(refused) == 0 {
-		return set, nil
+	if len(all) == 0 && endpoints != nil && (endpoints.Unported || len(endpoints.Ports) > 0) {
+		problems = append(problems, noSuchTarget(p, endpoints))
 	}
-	problem := model.Problemf(model.Ref("Service", p.service), "EndpointRefused",
-		"%d endpoints of port %s are not used, for their addresses are loopback, link-local, multicast or unspecified: %s",
-		len(refused), set.Name[strings.LastIndexByte(set.Name, ':')+1:], firstFew(refused))
-	return set, []model.Problem{problem}
+	return set, problems
 }
 
-// routable reports whether an address can be a pod's.
-func routable(a netip.AddrPort) bool {
-	addr := a.Addr().Unmap()
-	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	return a.Port() != 0 && addr.IsGlobalUnicast() && addr.Zone() == "" && addr != broadcast &&
-		(!addr.Is4() || addr.As4()[0] != 0)
-}
-
-// firstFew joins the first few of many texts.
-func firstFew(texts []string) string {
-	const few = 4
-	if len(texts) <= few {
-		return strings.Join(texts, ", ")
+// noSuchTarget reports a port that the EndpointSlices of its Service do not have, although there are pods. A Service
+// without pods is no Problem.
+func noSuchTarget(p servicePort, endpoints *model.ServiceEndpoints) model.Problem {
+	var have []string
+	for _, port := range endpoints.Ports {
+		have = append(have, strconv.Quote(port.Name))
 	}
-	return strings.Join(texts[:few], ", ") + ", …"
+	message := "no pod has it"
+	if target := p.port.TargetPort; target.Type == intstr.String {
+		message = fmt.Sprintf("no container of its pods has a port named %s, its targetPort", quote(target.StrVal))
+	}
+	if len(have) > 0 {
+		message += "; they have endpoints for " + firstFew(have)
+	}
+	return model.Problemf(model.Ref("Service", p.service), "TargetPortNotFound",
+		"port %s has no endpoints, requests for it are answered 503: %s", p.name()[strings.LastIndexByte(p.name(), ':')+1:], message)
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"hythe.dev/hythe/internal/model"
@@ -18,42 +17,10 @@ func Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
 	return new(Cache).Build(s, settings)
 }
 
-// A Cache makes a sequence of Builds cheaper: it remembers the key pairs of Secrets, whose parsing is most of the
-// work. Results are those of the function Build. The zero value is ready; a Cache is not for concurrent use.
-type Cache struct {
-	// secrets holds those that the last Build asked for. A pointer is enough of a key: what a Snapshot points to
-	// never changes.
-	secrets map[*corev1.Secret]secretResult
-}
-
-// Build is the function Build with the Cache's memory.
-func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
-	read, keep := c.reader(s)
-	defer keep()
-	x, problems := newIndex(s, settings, read)
-	config := Config{Certificates: x.certificates.list()}
-	used := map[string]servicePort{}
-	for _, name := range x.hosts() {
-		host, ports, more := x.buildHost(name)
-		config.Hosts = append(config.Hosts, host)
-		problems = append(problems, more...)
-		for _, p := range ports {
-			used[p.name()] = p
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(used)) {
-		set, more := buildEndpoints(used[name], s.Endpoints[used[name].service])
-		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: name})
-		config.EndpointSets = append(config.EndpointSets, set)
-		problems = append(problems, more...)
-	}
-	return config, model.SortProblems(problems)
-}
-
 // An index is what all hosts need to know of a snapshot.
 type index struct {
 	snapshot *model.Snapshot
-	// byHost holds the requests with rules for a host, oldest first.
+	// byHost holds the requests with rules for a host, oldest first, all of one namespace.
 	byHost       map[string][]*request
 	certificates *certificates
 	// fallback is the request whose default backend serves what nobody asked for; may be nil.
@@ -69,9 +36,11 @@ func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, 
 		if ing == nil || classes.foreign(className(ing)) != "" {
 			continue
 		}
-		r, more := newRequest(key, ing)
-		requests = append(requests, r)
-		problems = append(problems, more...)
+		problems = append(problems, contain(model.Ref("Ingress", key), func() []model.Problem {
+			r, more := newRequest(key, ing, classes.mayCatchAll(key.Namespace, className(ing)))
+			requests = append(requests, r)
+			return more
+		})...)
 	}
 	slices.SortFunc(requests, older)
 	for _, r := range requests {
@@ -79,10 +48,17 @@ func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, 
 			x.byHost[host] = append(x.byHost[host], r)
 		}
 	}
-	x.fallback = oldestDefault(requests)
-	problems = append(problems, unusedDefaults(requests, x.fallback)...)
+	for host, asked := range x.byHost {
+		var lost []model.Problem
+		x.byHost[host], lost = settleOwner(host, asked)
+		problems = append(problems, lost...)
+	}
+	allowed := slices.DeleteFunc(slices.Clone(requests), func(r *request) bool { return !r.mayCatchAll })
+	x.fallback = oldestDefault(allowed)
+	problems = append(problems, unusedDefaults(allowed, x.fallback)...)
 	var more []model.Problem
-	x.certificates, more = buildCertificates(settings, requests, read)
+	x.certificates, more = buildCertificates(settings, requests, read, x.owner)
+	x.certificates.pin(slices.Collect(maps.Keys(x.byHost)), x.owner)
 	return x, append(problems, more...)
 }
 
@@ -101,33 +77,49 @@ func oldestDefault(requests []*request) *request {
 	return broken
 }
 
-// unusedDefaults reports requests whose default backend is never reached, since they have no host of their own.
+// unusedDefaults reports requests whose default backend is not that of the whole gateway.
 func unusedDefaults(requests []*request, winner *request) []model.Problem {
 	var problems []model.Problem
 	for _, r := range requests {
-		_, catchAll := r.paths[CatchAll]
-		if r.fallback == nil || r == winner || len(r.paths) > 1 || len(r.paths) == 1 && !catchAll {
+		if r.fallback == nil || r == winner {
 			continue
 		}
 		problems = append(problems, model.Problemf(model.Ref("Ingress", r.key), "DefaultBackendConflict",
-			"requests that match no rule go to the default backend of Ingress %s, which comes first", winner.key))
+			"requests for hosts that nobody names go to the default backend of Ingress %s, which comes first", winner.key))
 	}
 	return problems
 }
 
 // hosts returns the names of all hosts, sorted: those that have rules, the catch-all, and the names for which an
 // Ingress without rules for them wants https, as with a default backend and a TLS entry.
-func (x *index) hosts() []string {
+func (x *index) hosts() ([]string, []model.Problem) {
 	names := slices.Collect(maps.Keys(x.byHost))
 	names = append(names, CatchAll)
-	for name := range x.certificates.byName {
-		if x.redirects(name) {
-			names = append(names, name)
+	var problems []model.Problem
+	copies := map[string]int{} // by the host whose rules are copied
+	for _, name := range slices.Sorted(maps.Keys(x.certificates.byName)) {
+		rules := x.rulesOf(name)
+		if rules == name || !x.redirects(name) {
+			continue
 		}
+		copies[rules]++
+		for _, r := range x.byHost[rules] {
+			copies[rules] += len(r.paths[rules])
+		}
+		if copies[rules] > mostCopies {
+			problems = append(problems, model.Problemf(model.Ref("Ingress", x.certificates.owners[name].ingress), "TooManyHosts",
+				"host %s is not redirected to https: it would be one more copy of the many paths of host %s; name it in a rule of its own", name, rules))
+			continue
+		}
+		names = append(names, name)
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Compact(names), problems
 }
+
+// mostCopies is how many routes may be copies of those of one wildcard host, or of the catch-all, for names that only
+// TLS entries have: an object that fits into etcd has room for a product of many thousand names and paths.
+const mostCopies = 10_000
 
 // redirects reports whether plain http requests for a host are to be sent to https: an Ingress that serves it
 // has a TLS entry that names it.

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"encoding/base64"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -49,7 +50,7 @@ var pairReference = regexp.MustCompile(`(CERT|KEY)\(([^)]*)\)`)
 
 func input(t *testing.T, archive *golden.Archive) (*model.Snapshot, gateway.Settings) {
 	dir := t.TempDir()
-	settings := gateway.Settings{Now: now}
+	settings := gateway.Settings{Now: now, OwnPorts: model.DefaultOwnPorts()}
 	for _, file := range archive.Files {
 		switch {
 		case file.Name == "settings":
@@ -81,6 +82,10 @@ func parseSettings(t *testing.T, s gateway.Settings, text string) gateway.Settin
 		switch name {
 		case "class":
 			s.Classes = append(s.Classes, value)
+		case "catch-all":
+			s.CatchAllNamespaces = append(s.CatchAllNamespaces, value)
+		case "local":
+			s.LocalAddresses = append(s.LocalAddresses, netip.MustParseAddr(value))
 		case "without-class":
 			s.WithoutClass = true
 		case "default-certificate":

@@ -47,6 +47,10 @@ func readSecret(secret *corev1.Secret) (*keyPair, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the private key: to read one of 16,384 bits takes minutes.
+	if err := checkKey(certs[0].PublicKey); err != nil {
+		return nil, err
+	}
 	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
 	switch {
 	case err != nil && strings.Contains(err.Error(), "does not match"):
@@ -54,8 +58,8 @@ func readSecret(secret *corev1.Secret) (*keyPair, error) {
 	case err != nil:
 		return nil, errors.New("holds no readable PEM private key in tls.key (encrypted keys are not supported)")
 	}
-	if err := checkKey(pair.PrivateKey); err != nil {
-		return nil, err
+	if key, ok := pair.PrivateKey.(*rsa.PrivateKey); ok && len(key.Primes) != 2 {
+		return nil, errors.New("holds an RSA key of more than two primes, which Envoy cannot serve")
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
@@ -95,23 +99,20 @@ func readChain(text []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// checkKey refuses keys that Envoy cannot serve.
+// checkKey refuses public keys that Envoy cannot serve, or only slowly.
 func checkKey(key any) error {
 	switch key := key.(type) {
-	case *rsa.PrivateKey:
+	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
 			return fmt.Errorf("holds an RSA key of %d bits; %d to %d are served", bits, minRSABits, maxRSABits)
 		}
-		if len(key.Primes) != 2 {
-			return errors.New("holds an RSA key of more than two primes, which Envoy cannot serve")
-		}
-	case *ecdsa.PrivateKey:
+	case *ecdsa.PublicKey:
 		switch key.Curve {
 		case elliptic.P256(), elliptic.P384(), elliptic.P521():
 		default:
 			return fmt.Errorf("holds a key on curve %s; P-256, P-384 and P-521 are served", key.Curve.Params().Name)
 		}
-	case ed25519.PrivateKey:
+	case ed25519.PublicKey:
 	default:
 		return errors.New("holds a key that is neither RSA, ECDSA nor Ed25519")
 	}

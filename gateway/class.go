@@ -49,12 +49,13 @@ type classes struct {
 	objects      map[string]*networkingv1.IngressClass
 	explicit     []string
 	withoutClass bool
+	catchAll     []string
 	// defaults are the classes marked as default, the effective one first.
 	defaults []*networkingv1.IngressClass
 }
 
 func newClasses(s *model.Snapshot, settings Settings) classes {
-	c := classes{objects: s.IngressClasses, explicit: settings.Classes, withoutClass: settings.WithoutClass}
+	c := classes{objects: s.IngressClasses, explicit: settings.Classes, withoutClass: settings.WithoutClass, catchAll: settings.CatchAllNamespaces}
 	for _, class := range s.IngressClasses {
 		if class != nil && class.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true" {
 			c.defaults = append(c.defaults, class)
@@ -98,6 +99,28 @@ func (c *classes) foreignWithoutClass() string {
 			c.defaults[0].Name, c.defaults[0].Spec.Controller)
 	}
 	return ""
+}
+
+// mayCatchAll reports whether Ingresses of a namespace and class may serve hosts that nobody names. Whoever does sees
+// the requests, with their cookies, of every name that leads to the gateway: that is for administrators to allow, who
+// alone write IngressClasses and flags.
+func (c *classes) mayCatchAll(namespace, class string) bool {
+	allowed := func(list []string) bool { return slices.Contains(list, "*") || slices.Contains(list, namespace) }
+	if allowed(c.catchAll) {
+		return true
+	}
+	object := c.objects[class]
+	if class == "" && len(c.defaults) > 0 {
+		object = c.defaults[0]
+	}
+	if object == nil {
+		return false
+	}
+	list := strings.Split(object.Annotations[v1alpha1.CatchAllAnnotation], ",")
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
+	}
+	return allowed(list)
 }
 
 // problems reports classes of Hythe's that are not as their owner may think.

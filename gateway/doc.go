@@ -18,9 +18,14 @@
 //
 // # Who wins
 //
-// Of two Ingresses that want the same path of a host, a certificate for the same server name, or the default
-// backend, the oldest has it, then the first by namespace and name; those without a creation time come last. What
-// cannot work as it is written, a Secret that is invalid for example, does not win. The loser gets a Problem.
+// A host belongs to one namespace: that of the oldest Ingress with rules for it that can work as they are written. Only
+// that namespace gives it paths and a certificate; a wildcard certificate of another does not cover it. Within the
+// namespace, of two Ingresses that want the same path, a certificate for the same server name, or the default backend,
+// the oldest has it, then the first by namespace and name; those without a creation time come last. What cannot work as
+// it is written, a Secret that is invalid for example, does not win. The loser gets a Problem.
+//
+// Hosts that nobody names are served by rules without a host, and by default backends, only of namespaces that an
+// administrator allowed: Settings.CatchAllNamespaces, and an annotation of the IngressClass.
 //
 // # Which route
 //
@@ -32,6 +37,7 @@
 // # Certificates
 //
 // spec.tls gives server names a Secret of the Ingress's own namespace. Envoy picks by server name alone, so a
-// wildcard entry serves hosts of other Ingresses below it, too. A host that an entry of its own Ingress names is
+// wildcard entry serves hosts of other Ingresses of its namespace below it, too; those of other namespaces are pinned
+// to the default certificate (owner.go). A host that an entry of its own Ingress names is
 // redirected to https, also while the Secret is missing or invalid: then the default certificate is served.
 package gateway

@@ -57,11 +57,6 @@ func wildcardOf(name string) string {
 	return "*." + parent
 }
 
-// covers reports whether pattern names host, itself or as a wildcard for one label.
-func covers(pattern, host string) bool {
-	return pattern == host || pattern != "" && pattern == wildcardOf(host)
-}
-
 // A pathNote is a Problem with a path that is served nevertheless.
 type pathNote struct{ reason, message string }
 

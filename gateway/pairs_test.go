@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -22,7 +23,8 @@ type pemPair struct{ chain, key []byte }
 var pairs sync.Map // by text, so that two manifests of one test can hold the same pair
 
 // pair makes a self-signed key pair for the names in text, which may hold these words as well: expired, early,
-// p224, p384, ed25519, rsa1024, rsa2048, serial2 (another pair for the same names).
+// p224, p384, ed25519, rsa1024, rsa2048, serial2 (another pair for the same names), rsa16384 (a certificate for such a
+// key, beside a small one), long (a chain of more than a hundred KiB).
 func pair(tb testing.TB, text string) (chain, key []byte) {
 	tb.Helper()
 	if known, ok := pairs.Load(text); ok {
@@ -42,7 +44,7 @@ func pair(tb testing.TB, text string) (chain, key []byte) {
 			template.NotBefore = now.Add(time.Hour)
 		case "serial2":
 			template.SerialNumber = big.NewInt(2)
-		case "p256", "unusual", "rubbish": // as it is
+		case "p256", "unusual", "rubbish", "rsa16384", "long": // as it is, or below
 		case "p224":
 			generate = func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P224(), rand.Reader) }
 		case "p384":
@@ -59,11 +61,24 @@ func pair(tb testing.TB, text string) (chain, key []byte) {
 			template.DNSNames = append(template.DNSNames, word)
 		}
 	}
+	var public crypto.PublicKey
+	copies := 1
+	for _, word := range strings.Fields(text) {
+		switch word {
+		case "rsa16384":
+			public = &rsa.PublicKey{N: new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 16384), big.NewInt(1)), E: 65537}
+		case "long":
+			copies = 400
+		}
+	}
 	signer, err := generate()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
+	if public == nil {
+		public = signer.Public()
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{Subject: template.Subject}, public, signer)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -72,7 +87,7 @@ func pair(tb testing.TB, text string) (chain, key []byte) {
 		tb.Fatal(err)
 	}
 	made := pemPair{
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		bytes.Repeat(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), copies),
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
 	}
 	pairs.Store(text, made)

@@ -2,12 +2,13 @@ package gateway
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -21,6 +22,10 @@ type request struct {
 	// fallback is spec.defaultBackend.
 	fallback *networkingv1.IngressBackend
 	tls      []tlsRequest
+	// tlsNames are the hosts of all of tls that are known without a certificate.
+	tlsNames map[string]bool
+	// mayCatchAll is set where an administrator allowed rules without a host and a default backend for all hosts.
+	mayCatchAll bool
 	// plain is set where an annotation switches the redirect to https off.
 	plain bool
 	// refused is set where an annotation asks for protection that is not there yet: then all paths answer 503,
@@ -46,8 +51,11 @@ type tlsRequest struct {
 
 // newRequest reads an Ingress. What is wrong with it costs the smallest part: one path, one rule, one
 // name.
-func newRequest(key model.Key, ing *networkingv1.Ingress) (*request, []model.Problem) {
-	r := &request{key: key, ingress: ing, paths: map[string][]path{}, fallback: ing.Spec.DefaultBackend}
+func newRequest(key model.Key, ing *networkingv1.Ingress, mayCatchAll bool) (*request, []model.Problem) {
+	r := &request{
+		key: key, ingress: ing, mayCatchAll: mayCatchAll, paths: map[string][]path{}, tlsNames: map[string]bool{},
+		fallback: ing.Spec.DefaultBackend,
+	}
 	r.plain = strings.EqualFold(ing.Annotations[nginxPrefix+"ssl-redirect"], "false")
 	var problems []model.Problem
 	report := func(reason, format string, args ...any) {
@@ -61,17 +69,7 @@ func newRequest(key model.Key, ing *networkingv1.Ingress) (*request, []model.Pro
 		return r, problems
 	}
 	r.refused = protection(ing)
-	for _, rule := range ing.Spec.Rules {
-		host := CatchAll
-		if rule.Host != "" {
-			var err error
-			if host, err = checkHost(rule.Host); err != nil {
-				report("InvalidHost", "host %s %v; its rule is ignored", quote(rule.Host), err)
-				continue
-			}
-		}
-		r.readPaths(host, rule.HTTP, report)
-	}
+	r.readRules(report)
 	for _, entry := range ing.Spec.TLS {
 		if t, ok := r.readTLS(entry, report); ok {
 			r.tls = append(r.tls, t)
@@ -84,6 +82,45 @@ func newRequest(key model.Key, ing *networkingv1.Ingress) (*request, []model.Pro
 		report("AnnotationsIgnored", "these annotations have no effect: %s", firstFew(ignored))
 	}
 	return r, problems
+}
+
+func (r *request) readRules(report reportFunc) {
+	refused := 0
+	for _, rule := range r.ingress.Spec.Rules {
+		host := CatchAll
+		if rule.Host != "" {
+			var err error
+			if host, err = checkHost(rule.Host); err != nil {
+				report("InvalidHost", "host %s %v; its rule is ignored", quote(rule.Host), err)
+				continue
+			}
+		}
+		if host == CatchAll && !r.mayCatchAll {
+			refused++
+			continue
+		}
+		r.readPaths(host, rule.HTTP, report)
+	}
+	switch {
+	case refused > 0:
+		report("CatchAllNotAllowed", "rules without a host serve all hosts that nobody names, and are ignored; %s", r.remedy())
+	case r.fallback != nil && !r.mayCatchAll && len(r.paths) == 0:
+		report("CatchAllNotAllowed", "its default backend would serve all hosts that nobody names, and is not used; %s", r.remedy())
+	case r.fallback != nil && !r.mayCatchAll:
+		report("CatchAllNotAllowed", "its default backend serves its own hosts only, not those that nobody names; to change that, %s", r.remedy())
+	}
+}
+
+// remedy says how an administrator allows a catch-all.
+func (r *request) remedy() string {
+	class := className(r.ingress)
+	if class == "" {
+		class = "the default class"
+	} else {
+		class = "class " + shorten(class)
+	}
+	return fmt.Sprintf("name hosts, or let an administrator allow it to namespace %s by the annotation %s of %s or by --catch-all-namespace",
+		r.key.Namespace, v1alpha1.CatchAllAnnotation, class)
 }
 
 func (r *request) readPaths(host string, rule *networkingv1.HTTPIngressRuleValue, report reportFunc) {
@@ -126,9 +163,11 @@ func (r *request) readTLS(entry networkingv1.IngressTLS, report reportFunc) (tls
 			}
 		}
 		slices.Sort(t.hosts)
-		return t, true
 	}
-	return t, len(t.hosts) > 0
+	for _, host := range t.hosts {
+		r.tlsNames[host] = true
+	}
+	return t, len(entry.Hosts) == 0 || len(t.hosts) > 0
 }
 
 // A reportFunc adds a Problem of the object at hand.
@@ -139,9 +178,16 @@ func (r *request) redirects(host string) bool {
 	if r.plain || host == CatchAll {
 		return false
 	}
-	return slices.ContainsFunc(r.tls, func(t tlsRequest) bool {
-		return slices.ContainsFunc(t.hosts, func(pattern string) bool { return covers(pattern, host) })
-	})
+	return r.tlsNames[host] || r.tlsNames[wildcardOf(host)]
+}
+
+// works reports whether what the request asks for under a host can work as it is written, whatever Services and
+// Secrets there are.
+func (r *request) works(host string) bool {
+	if len(r.paths[host]) == 0 {
+		return r.fallback != nil && permanent(r.fallback) == nil
+	}
+	return slices.ContainsFunc(r.paths[host], func(p path) bool { return permanent(p.backend) == nil })
 }
 
 // nginxPrefix begins the annotations of ingress-nginx, which many Ingresses carry.
@@ -158,7 +204,7 @@ func ignoredAnnotations(ing *networkingv1.Ingress) []string {
 			option == "backend-protocol" && strings.EqualFold(value, "HTTP"),
 			slices.Contains(protections(), option):
 		default:
-			out = append(out, name)
+			out = append(out, shorten(name))
 		}
 	}
 	slices.Sort(out)
@@ -191,13 +237,4 @@ func protection(ing *networkingv1.Ingress) *refusal {
 	}
 	return &refusal{"ProtectionNotSupported",
 		"it must not be served without the protection of " + strings.Join(asked, ", ") + ", which is not supported"}
-}
-
-// quote quotes what an Ingress says, shortened: Problems go into Events, which hold about a kilobyte.
-func quote(text string) string {
-	const most = 100
-	if len(text) > most {
-		return strconv.Quote(text[:most]) + "…"
-	}
-	return strconv.Quote(text)
 }

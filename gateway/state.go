@@ -21,6 +21,13 @@ type Settings struct {
 	DefaultCertificate model.Key
 	// DefaultChain and DefaultKey are the PEM pair used when DefaultCertificate is not set or not usable.
 	DefaultChain, DefaultKey []byte
+	// CatchAllNamespaces are the namespaces whose Ingresses may serve hosts that nobody names: by rules without a
+	// host, and by a default backend. "*" means all. The annotation v1alpha1.CatchAllAnnotation of an IngressClass
+	// allows further ones to the Ingresses of that class.
+	CatchAllNamespaces []string
+	// OwnPorts and LocalAddresses are what no endpoint may lead to: see model.OwnOf.
+	OwnPorts       model.OwnPorts
+	LocalAddresses []netip.Addr
 	// Now is the time at which certificates are checked for being expired, which is a Problem; if it is zero,
 	// they are not. An hour's precision will do: Build has no clock, and each new Now is a new Build.
 	Now time.Time
@@ -103,8 +110,8 @@ type EndpointSet struct {
 type Certificate struct {
 	// Name is DefaultCertificateName or "namespace/name" of the Secret.
 	Name string
-	// ServerNames are the SNI values (RFC 6066 section 3), exact or with a leading "*.", sorted; none for the
-	// default one. No two Certificates of a Config share one.
+	// ServerNames are the SNI values (RFC 6066 section 3), exact or with a leading "*.", sorted. The default one has
+	// those that another namespace's wildcard would cover otherwise. No two Certificates of a Config share one.
 	ServerNames []string
 	// Chain and Key are PEM. They were checked to belong together.
 	Chain, Key []byte

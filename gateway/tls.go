@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -20,18 +18,27 @@ type certificates struct {
 	byName    map[string]*Certificate // by server name
 	owners    map[string]tlsOwner     // by server name
 	fallback  Certificate
+	pinned    []string // hosts that get fallback although a wildcard covers them
+	// owner returns the namespace that alone may give a name its certificate; empty if all may.
+	owner func(name string) string
 }
 
-// A tlsOwner says who gave a server name its certificate.
-type tlsOwner struct{ ingress, secret model.Key }
+// A tlsOwner says who gave a server name its certificate, and which namespaces asked for just that one.
+type tlsOwner struct {
+	ingress, secret model.Key
+	namespaces      map[string]bool
+}
 
 // buildCertificates reads the Secrets that requests name, oldest request first: the first valid one of a server
 // name stands. A name whose Secret is missing or invalid keeps the default certificate; it is never left to
 // plain http, nor given to another tenant.
-func buildCertificates(settings Settings, requests []*request, read secretReader) (*certificates, []model.Problem) {
+func buildCertificates(
+	settings Settings, requests []*request, read secretReader, owner func(string) string,
+) (*certificates, []model.Problem) {
 	c := &certificates{
 		settings:  settings,
 		read:      read,
+		owner:     owner,
 		byContent: map[string]*Certificate{},
 		byName:    map[string]*Certificate{},
 		owners:    map[string]tlsOwner{},
@@ -39,7 +46,7 @@ func buildCertificates(settings Settings, requests []*request, read secretReader
 	problems := c.readDefault()
 	for _, r := range requests {
 		for i := range r.tls {
-			problems = append(problems, c.add(r, &r.tls[i])...)
+			problems = append(problems, contain(model.Ref("Ingress", r.key), func() []model.Problem { return c.add(r, &r.tls[i]) })...)
 		}
 	}
 	return c, problems
@@ -52,28 +59,6 @@ type secretReader func(model.Key) (*keyPair, error)
 type secretResult struct {
 	pair *keyPair
 	err  error
-}
-
-// reader returns a secretReader that parses only Secrets that are not in the Cache, and a function that keeps
-// those in the Cache that were read since.
-func (c *Cache) reader(s *model.Snapshot) (read secretReader, keep func()) {
-	used := map[*corev1.Secret]secretResult{}
-	read = func(key model.Key) (*keyPair, error) {
-		secret := s.Secrets[key]
-		if secret == nil {
-			return nil, nil
-		}
-		r, ok := used[secret]
-		if !ok {
-			r, ok = c.secrets[secret]
-		}
-		if !ok {
-			r.pair, r.err = readSecret(secret)
-		}
-		used[secret] = r
-		return r.pair, r.err
-	}
-	return read, func() { c.secrets = used }
 }
 
 // readDefault sets the certificate for server names without an own one.
@@ -111,7 +96,7 @@ func (c *certificates) add(r *request, t *tlsRequest) []model.Problem {
 	}
 	pair, err := c.read(t.secret)
 	if err != nil || pair == nil {
-		reason, message := "SecretNotFound", "does not exist"
+		reason, message := "SecretNotFound", "of type kubernetes.io/tls does not exist"
 		if err != nil {
 			reason, message = "SecretInvalid", err.Error()
 		}
@@ -120,7 +105,11 @@ func (c *certificates) add(r *request, t *tlsRequest) []model.Problem {
 	}
 	if len(t.hosts) == 0 {
 		// They are kept in the request, since request.redirects asks for them too: certificates are built before hosts.
-		if t.hosts = pair.serverNames(); len(t.hosts) == 0 {
+		t.hosts = pair.serverNames()
+		for _, host := range t.hosts {
+			r.tlsNames[host] = true
+		}
+		if len(t.hosts) == 0 {
 			report("NoServerName", "its TLS entry names no hosts and neither does the certificate in Secret %s; it is not used", t.secret)
 		}
 	} else if names := pair.uncovered(t.hosts); len(names) > 0 {
@@ -129,20 +118,32 @@ func (c *certificates) add(r *request, t *tlsRequest) []model.Problem {
 	if reason, message := pair.warning(c.settings.Now); reason != "" {
 		report(reason, "the certificate in Secret %s %s; it is served nevertheless", t.secret, message)
 	}
-	certificate := c.certificate(t.secret, pair)
+	c.assign(r, t, c.certificate(t.secret, pair), report)
+	return problems
+}
+
+// assign gives the names of an entry their certificate, but those that are another namespace's or have one.
+func (c *certificates) assign(r *request, t *tlsRequest, certificate *Certificate, report reportFunc) {
 	for _, name := range t.hosts {
+		owner := c.owner(name)
+		if owner != "" && owner != r.key.Namespace {
+			if _, told := r.paths[name]; !told {
+				report("HostConflict", "%s", elsewhere(name, owner, t.secret))
+			}
+			continue
+		}
 		switch c.byName[name] {
 		case nil:
 			c.byName[name] = certificate
-			c.owners[name] = tlsOwner{r.key, t.secret}
+			c.owners[name] = tlsOwner{r.key, t.secret, map[string]bool{r.key.Namespace: true}}
 			certificate.ServerNames = append(certificate.ServerNames, name)
 		case certificate:
+			c.owners[name].namespaces[r.key.Namespace] = true
 		default:
 			report("CertificateConflict", "host %s gets its certificate from Secret %s by Ingress %s, which comes first; Secret %s is not used for it",
 				name, c.owners[name].secret, c.owners[name].ingress, t.secret)
 		}
 	}
-	return problems
 }
 
 // certificate returns the Certificate of a key pair, named by the first Secret that holds it.
@@ -173,13 +174,21 @@ func (c *certificates) list() []Certificate {
 // with exactly this server name, else the longest wildcard that is a suffix, over any number of labels, else the
 // default one.
 func (c *certificates) of(host string) string {
+	if name := c.entryOf(host); name != "" {
+		return c.byName[name].Name
+	}
+	return DefaultCertificateName
+}
+
+// entryOf returns the entry of byName that a host gets its certificate by; empty if there is none.
+func (c *certificates) entryOf(host string) string {
 	for name := host; ; {
-		if certificate := c.byName[name]; certificate != nil {
-			return certificate.Name
+		if c.byName[name] != nil {
+			return name
 		}
 		_, parent, found := strings.Cut(strings.TrimPrefix(name, "*."), ".")
 		if !found {
-			return DefaultCertificateName
+			return ""
 		}
 		name = "*." + parent
 	}

@@ -12,5 +12,11 @@
 //
 // Each filter chain stamps its connections with a hash of its certificate and TLS policy. The first route of a
 // host answers 421 (RFC 9110 section 15.5.20) to requests on connections with another stamp, so a client that
-// shares an HTTP/2 connection between hosts cannot pass by a host's own TLS settings.
+// shares an HTTP/2 connection between hosts cannot pass by a host's own TLS settings. Names that only the catch-all
+// serves are asked on the chains of the default certificate, of wildcards, and of names without a host.
+//
+// # Which paths are refused
+//
+// Envoy normalizes a path before it looks for a route, and forwards what it normalized. What a pod could still read as
+// another path is refused (refuse.go).
 package xds

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,7 +58,7 @@ func (b *builder) addHosts(hosts []gateway.Host) {
 			catchAll = h
 		}
 	}
-	rest := b.hostRoutes(catchAll)
+	rest := slices.Concat(b.misdirectedRest(catchAll, hosts), b.hostRoutes(catchAll))
 	b.addHost(catchAll, rest, backends(catchAll))
 	for _, h := range hosts {
 		if h.Name == gateway.CatchAll {
@@ -97,7 +98,8 @@ func backends(h gateway.Host) []string {
 	return out
 }
 
-// retryPolicy repeats what never reached an endpoint, on another one.
+// retryPolicy repeats what never reached an endpoint, on another one. Each choice of LEAST_REQUEST between two idle
+// endpoints is a coin's toss, so three more choices meet the dead one again in one of sixteen retries; ten cost nothing.
 func (b *builder) retryPolicy() *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{
 		RetryOn:    "connect-failure",
@@ -108,15 +110,33 @@ func (b *builder) retryPolicy() *routev3.RetryPolicy {
 				TypedConfig: b.any(&previousv3.PreviousHostsPredicate{}),
 			},
 		}},
-		HostSelectionRetryMaxAttempts: 3,
+		HostSelectionRetryMaxAttempts: 10,
 	}
 }
 
 // misdirected answers 421 to requests on TLS connections that were made for a host with other TLS settings. Plain
 // http has no stamp, which matches neither way.
 func (b *builder) misdirected(host string) []*routev3.Route {
+	return onlyFor(b.chains.stamps(host))
+}
+
+// misdirectedRest does so for the names that only the catch-all serves: on chains of certificates that have other hosts'
+// names alone they are misdirected. If it serves nothing, 404 says enough.
+func (b *builder) misdirectedRest(catchAll gateway.Host, hosts []gateway.Host) []*routev3.Route {
+	if len(catchAll.Ingresses) == 0 {
+		return nil
+	}
+	own := map[string]bool{}
+	for _, h := range hosts {
+		own[h.Name] = true
+	}
+	return onlyFor(b.chains.stampsBut(own))
+}
+
+// onlyFor answers 421 on TLS connections without one of the stamps.
+func onlyFor(stamps []netip.Addr) []*routev3.Route {
 	others := &matcherv3.AddressMatcher{InvertMatch: true}
-	for _, s := range b.chains.stamps(host) {
+	for _, s := range stamps {
 		others.Ranges = append(others.Ranges, &xdscorev3.CidrRange{
 			AddressPrefix: s.String(), PrefixLen: wrapperspb.UInt32(uint32(s.BitLen())),
 		})
@@ -200,7 +220,7 @@ func routeMatch(r gateway.Route) *routev3.RouteMatch {
 }
 
 func route(r gateway.Route) *routev3.Route {
-	out := &routev3.Route{Match: routeMatch(r)}
+	out := &routev3.Route{Name: RouteName(r.Origin), Match: routeMatch(r)}
 	if r.Backend == "" {
 		out.Action = direct(r.Status)
 		return out
@@ -210,6 +230,20 @@ func route(r gateway.Route) *routev3.Route {
 		Timeout:          durationpb.New(0),
 	}}
 	return out
+}
+
+// RouteName says in Envoy which Ingress asked for a route, so that it can be read back there; empty for none.
+func RouteName(origin model.Key) string {
+	if origin.Name == "" {
+		return ""
+	}
+	return origin.String()
+}
+
+// RouteOrigin is the Ingress of a RouteName.
+func RouteOrigin(name string) (model.Key, bool) {
+	namespace, ingress, ok := strings.Cut(name, "/")
+	return model.Key{Namespace: namespace, Name: ingress}, ok
 }
 
 func direct(status uint32) *routev3.Route_DirectResponse {

@@ -11,11 +11,14 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	healthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -28,6 +31,8 @@ const (
 	httpListener  = "http"
 	httpsListener = "https"
 	readyListener = "ready"
+	// pinnedChain serves the default certificate to server names that a wildcard of somebody else covers.
+	pinnedChain = "default for names"
 )
 
 func (b *builder) plainListener() *listenerv3.Listener {
@@ -49,7 +54,8 @@ func (b *builder) tlsListener(certificates []gateway.Certificate) *listenerv3.Li
 		chain := b.tlsChain(c.Name)
 		if c.Name == gateway.DefaultCertificateName {
 			l.DefaultFilterChain = chain
-			continue
+			chain = proto.CloneOf(chain)
+			chain.Name = pinnedChain
 		}
 		var names []string
 		for _, name := range c.ServerNames {
@@ -85,19 +91,27 @@ func (b *builder) readinessListener() *listenerv3.Listener {
 	l := b.listener(readyListener, b.settings.Ready)
 	l.IgnoreGlobalConnLimit = true
 	l.BypassOverloadManager = true
-	answer := func(match *routev3.RouteMatch, status uint32) *routev3.Route {
-		return &routev3.Route{Match: match, Action: direct(status)}
-	}
 	manager := &hcmv3.HttpConnectionManager{
 		StatPrefix: readyListener,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 			Name: readyListener,
-			VirtualHosts: []*routev3.VirtualHost{{Name: readyListener, Domains: []string{"*"}, Routes: []*routev3.Route{
-				answer(&routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: "/ready"}}, 200),
-				answer(&routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}, 404),
-			}}},
+			VirtualHosts: []*routev3.VirtualHost{{Name: readyListener, Domains: []string{"*"}, Routes: []*routev3.Route{{
+				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}, Action: direct(404),
+			}}}},
 		}},
-		HttpFilters: b.router(),
+		// It answers 503 once Envoy was told to drain.
+		HttpFilters: append([]*hcmv3.HttpFilter{{
+			Name: "envoy.filters.http.health_check",
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(&healthv3.HealthCheck{
+				PassThroughMode: wrapperspb.Bool(false),
+				Headers: []*routev3.HeaderMatcher{{
+					Name: ":path",
+					HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+						MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "/ready"},
+					}},
+				}},
+			})},
+		}}, b.router()...),
 	}
 	l.FilterChains = []*listenerv3.FilterChain{{Name: readyListener, Filters: []*listenerv3.Filter{{
 		Name:       "envoy.filters.network.http_connection_manager",
@@ -180,7 +194,7 @@ func (b *builder) httpFilter(stat string) *listenerv3.Filter {
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: routeTable, ConfigSource: ads(),
 		}},
-		HttpFilters:    b.router(),
+		HttpFilters:    append([]*hcmv3.HttpFilter{b.refuseConfusing()}, b.router()...),
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 
 		EarlyHeaderMutationExtensions: b.dropForgeable(),
@@ -224,11 +238,15 @@ func (b *builder) router() []*hcmv3.HttpFilter {
 }
 
 func (b *builder) accessLog() []*accesslogv3.AccessLog {
-	if !b.settings.AccessLog {
-		return nil
+	var out []*accesslogv3.AccessLog
+	if b.settings.AccessLog {
+		out = append(out, &accesslogv3.AccessLog{
+			Name:       "envoy.access_loggers.stdout",
+			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&streamv3.StdoutAccessLog{})},
+		})
 	}
-	return []*accesslogv3.AccessLog{{
-		Name:       "envoy.access_loggers.stdout",
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&streamv3.StdoutAccessLog{})},
-	}}
+	if b.settings.TraceLog != "" {
+		out = append(out, b.traceLog(b.settings.TraceLog))
+	}
+	return out
 }

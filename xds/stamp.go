@@ -26,14 +26,18 @@ func stamp(certificate string) netip.Addr {
 
 // A chainTable answers which filter chain Envoy takes for a server name.
 type chainTable struct {
-	byName map[string]string // SNI value or wildcard → certificate
+	byName map[string]string       // SNI value or wildcard → certificate
+	below  map[string][]netip.Addr // wildcard → stamps of the names that it covers
 }
 
 func newChainTable(certificates []gateway.Certificate) chainTable {
-	t := chainTable{byName: map[string]string{}}
+	t := chainTable{byName: map[string]string{}, below: map[string][]netip.Addr{}}
 	for _, c := range certificates {
 		for _, name := range c.ServerNames {
 			t.byName[name] = c.Name
+			if label, parent, found := strings.Cut(name, "."); found && label != "*" {
+				t.below["*."+parent] = append(t.below["*."+parent], stamp(c.Name))
+			}
 		}
 	}
 	return t
@@ -61,12 +65,18 @@ func (t chainTable) certificate(name string) string {
 // stamps returns the stamps of the chains on which a client may rightly ask for the host: the one that its server
 // name selects and, for a wildcard host, those of the names that it covers.
 func (t chainTable) stamps(host string) []netip.Addr {
-	out := []netip.Addr{stamp(t.certificate(host))}
-	if suffix, ok := strings.CutPrefix(host, "*"); ok {
-		for name, c := range t.byName {
-			if label, ok := strings.CutSuffix(name, suffix); ok && label != "*" && !strings.Contains(label, ".") {
-				out = append(out, stamp(c))
-			}
+	out := append([]netip.Addr{stamp(t.certificate(host))}, t.below[host]...)
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// stampsBut returns the stamps of the chains that serve names without a host: the default one, those of wildcards,
+// and those of names that are not in hosts.
+func (t chainTable) stampsBut(hosts map[string]bool) []netip.Addr {
+	out := []netip.Addr{stamp(gateway.DefaultCertificateName)}
+	for name, c := range t.byName {
+		if strings.HasPrefix(name, "*.") || !hosts[name] {
+			out = append(out, stamp(c))
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)

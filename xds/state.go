@@ -27,6 +27,8 @@ type Settings struct {
 	StreamIdleTimeout time.Duration
 	// AccessLog writes a line for each request to Envoy's standard output.
 	AccessLog bool
+	// TraceLog is the cluster of Envoy's bootstrap that takes the log of requests with a TraceHeader; none if empty.
+	TraceLog string
 }
 
 func (s Settings) withDefaults() Settings {

@@ -57,7 +57,7 @@ func writeResource(b *strings.Builder, r *Resource) {
 	case *routev3.VirtualHost:
 		fmt.Fprintf(b, " %s", strings.Join(m.GetDomains(), " "))
 		for _, route := range m.GetRoutes() {
-			fmt.Fprintf(b, "\n  %s", routeText(route))
+			fmt.Fprintf(b, "\n  %s", RouteText(route))
 		}
 	}
 	b.WriteByte('\n')
@@ -88,7 +88,8 @@ func socketAddress(address string, port uint32) string {
 	return netip.AddrPortFrom(ip, uint16(port)).String()
 }
 
-func routeText(r *routev3.Route) string {
+// RouteText is a route of a virtual host in one line, as String shows it.
+func RouteText(r *routev3.Route) string {
 	m := r.GetMatch()
 	var words []string
 	switch p := m.GetPathSpecifier().(type) {

@@ -21,6 +21,9 @@ const (
 
 	// IngressController is the value of IngressClass.spec.controller that makes a class Hythe's.
 	IngressController = Group + "/ingress"
+	// CatchAllAnnotation on an IngressClass lists the namespaces, comma separated, whose Ingresses of this class may
+	// serve hosts that nobody names: by rules without a host, and by a default backend. "*" means all.
+	CatchAllAnnotation = Group + "/catch-all-namespaces"
 	// LoadBalancerClass is the value of Service.spec.loadBalancerClass that makes a Service Hythe's.
 	LoadBalancerClass = Group + "/lb"
 	// AddressesAnnotation on a Service asks for particular addresses, comma separated, at most one per family.

@@ -12,5 +12,6 @@
 //   - One response of a type is on its way at a time; what changes meanwhile goes into the next.
 //   - Envoy refuses a response, not a resource: the response is halved until the bad resource is alone. It is set
 //     aside with Envoy's reason, and tried again when it changes, or rarely.
+//   - Envoy acknowledges a Secret that it could not load when it gets the same bytes again: each try has others.
 //   - Versions are hashes of the content. What Envoy says that it has is not sent again.
 package server

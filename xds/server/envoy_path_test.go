@@ -141,3 +141,72 @@ func TestEnvoyHTTP10(t *testing.T) {
 		t.Errorf("HTTP/1.0: %v, %v", resp, err)
 	}
 }
+
+// TestEnvoyConfusingPaths sends paths that a route and a pod could read differently: what a pod gets must be what its
+// route was chosen by, so that a path which leads elsewhere once the pod has normalized it is refused or normalized
+// before.
+func TestEnvoyConfusingPaths(t *testing.T) {
+	r := newRig(t)
+	w := newWorld(t)
+	seen := make(chan string, 1)
+	record := func(name string) netip.AddrPort {
+		return recorder(t, func(req *http.Request) { seen <- name + " " + req.RequestURI })
+	}
+	w.backend("public", record("public"))
+	w.backend("admin", record("admin"))
+	w.host(gateway.Host{Name: "a.example", Routes: []gateway.Route{prefix("/public", "public"), prefix("/admin", "admin")}})
+	r.set(w.Config)
+	r.settle()
+	for _, c := range []struct{ target, want string }{
+		{"/public/../admin", "200 admin /admin"},
+		{"/public/%2e%2e/admin", "200 admin /admin"},
+		{"/public/%2E./admin", "200 admin /admin"},
+		{"/public\\..\\admin", "200 admin /admin"},
+		{"/public/./x", "200 public /public/x"},
+		{"/public//../admin", "200 public /public/admin"},
+		{"/public//x", "200 public /public/x"},
+		{"//admin", "200 admin /admin"},
+		{"/public/..", "404 "},
+		{"/public/..?/admin", "404 "},
+		{"/public/.../admin", "200 public /public/.../admin"},
+		// Parameters of a segment belong to it, but for those of a dot segment.
+		{"/public/a;x/y", "200 public /public/a;x/y"},
+		{"/public;x/y", "404 "},
+		{"/admin;x", "404 "},
+		{"/public/..;/admin", "200 admin /admin"},
+		{"/public/..;x=1/admin", "200 admin /admin"},
+		{"/..;/admin", "200 admin /admin"},
+		{"/public/.;/x", "200 public /public/x"},
+		{"/public/;/../admin", "200 public /public/admin"},
+		{"/public/%2e%2e;/admin", "403 "},
+		{"/public/%2e%2e;x=1/admin", "403 "},
+		{"/public/%2E;/x", "403 "},
+		{"/public/..%3b/admin", "403 "},
+		{"/public/%2e%2E%3Bx/admin", "403 "},
+		{"/public/x?/..;/admin", "200 public /public/x?/..;/admin"},
+		// A client is told the path that is meant.
+		{"/public/..%2fadmin", "307 /admin"},
+		{"/public%2F..%2Fadmin", "307 /admin"},
+		{"/public/..%5cadmin", "307 /admin"},
+		{"/public/%2fx", "307 /public/x"},
+		{"/public/%00", "400 "},
+		{"/public/..%00/admin", "400 "},
+		{"/public/%u002e", "400 "},
+		{"/public#/../admin", "400 "},
+		// Unescaped once only, by the pod as by Envoy.
+		{"/public/%252e%252e/admin", "200 public /public/%252e%252e/admin"},
+	} {
+		resp, err := rawGet(t, r.settings.HTTP.String(), "a.example", c.target)
+		if err != nil {
+			t.Errorf("%s: %v", c.target, err)
+			continue
+		}
+		got := fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Location"))
+		if resp.StatusCode == http.StatusOK {
+			got = "200 " + <-seen
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", c.target, got, c.want)
+		}
+	}
+}

@@ -48,6 +48,8 @@ type rig struct {
 	stop     context.CancelFunc
 	stopped  chan struct{}
 	log      *logBuffer
+	// stopEnvoy ends Envoy and waits for it.
+	stopEnvoy func()
 }
 
 type logBuffer struct {
@@ -84,21 +86,31 @@ func newRig(t *testing.T) *rig {
 	}}
 	r.startServer()
 	t.Cleanup(func() { r.stopServer() })
-	p, err := envoy.Start(t.Context(), envoy.Options{
-		Path: path, BootstrapFile: filepath.Join(dir, "bootstrap.yaml"), Concurrency: 2, DrainTime: 2 * time.Second,
-		Bootstrap: envoy.BootstrapOptions{Node: "n1", XDSSocket: r.socket(), AdminSocket: filepath.Join(dir, "admin.sock")},
-		Output:    r.log,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.startEnvoy(path)
 	t.Cleanup(func() {
-		_ = p.Wait() // the test's context, which has just ended, ends Envoy
+		r.stopEnvoy()
 		if t.Failed() || testing.Verbose() {
 			t.Logf("Envoy's log:\n%s", r.log.String())
 		}
 	})
 	return r
+}
+
+func (r *rig) startEnvoy(path string) {
+	ctx, stop := context.WithCancel(context.Background())
+	p, err := envoy.Start(ctx, envoy.Options{
+		Path: path, BootstrapFile: filepath.Join(r.dir, "bootstrap.yaml"), Concurrency: 2, DrainTime: 2 * time.Second,
+		Bootstrap: envoy.BootstrapOptions{Node: "n1", XDSSocket: r.socket(), AdminSocket: filepath.Join(r.dir, "admin.sock")},
+		Output:    r.log,
+	})
+	if err != nil {
+		stop()
+		r.t.Fatal(err)
+	}
+	r.stopEnvoy = sync.OnceFunc(func() {
+		stop()
+		_ = p.Wait()
+	})
 }
 
 func (r *rig) socket() string { return filepath.Join(r.dir, "xds.sock") }
@@ -333,7 +345,11 @@ func TestEnvoyServesHosts(t *testing.T) {
 		{"other.test", "https://shop.example.com/", answer{status: 421, commonName: "default"}},
 		{"shop.example.com", "https://plain.test/only", answer{status: 421, commonName: "shop"}},
 		{"shop.example.com", "https://a.example.org/", answer{status: 421, commonName: "shop"}},
-		{"shop.example.com", "https://unknown.test/rest", answer{status: 200, body: "rest", commonName: "shop"}},
+		{"shop.example.com", "https://unknown.test/rest", answer{status: 421, commonName: "shop"}},
+		{"shop.example.com", "https://a.b.example.org/rest", answer{status: 421, commonName: "shop"}},
+		{"other.test", "https://unknown.test/rest", answer{status: 200, body: "rest", commonName: "default"}},
+		{"other.test", "https://plain.test/only", answer{status: 200, body: "api", commonName: "default"}},
+		{"a.example.org", "https://b.example.org/", answer{status: 200, body: "wild", commonName: "wild"}},
 		{"", "https://a.example.org/", answer{status: 200, body: "wild", commonName: "wild"}},
 		{"", "https://a.example.org:1234/", answer{status: 200, body: "wild", commonName: "wild"}},
 		{"", "https://a.b.example.org/", answer{status: 404, commonName: "wild"}},

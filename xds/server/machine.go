@@ -54,8 +54,9 @@ type lane struct {
 	flight   *flight         // the response that is not acknowledged
 	halves   [][]item        // parts of refused responses, to be sent first
 	refused  map[string]refusal
-	empty    bool      // Envoy waits for an answer even if it is empty
-	paused   time.Time // nothing is sent before
+	tries    map[string]int // of Secrets in refused responses
+	empty    bool           // Envoy waits for an answer even if it is empty
+	paused   time.Time      // nothing is sent before
 	counts   counts
 }
 
@@ -104,7 +105,7 @@ func newMachine(grace time.Duration) *machine {
 			kind:     kind,
 			wildcard: kind == xds.Cluster || kind == xds.Listener || kind == xds.VirtualHost,
 			names:    map[string]bool{}, held: map[string]held{}, pending: map[string]bool{}, again: map[string]bool{},
-			absent: map[string]bool{}, refused: map[string]refusal{},
+			absent: map[string]bool{}, refused: map[string]refusal{}, tries: map[string]int{},
 		}
 	}
 	return m
@@ -161,6 +162,7 @@ func (m *machine) Receive(now time.Time, request *discoveryv3.DeltaDiscoveryRequ
 		delete(l.held, name)
 		delete(l.again, name)
 		delete(l.refused, name)
+		delete(l.tries, name)
 		if kind == xds.Endpoints {
 			delete(m.fresh, name)
 		}
@@ -206,6 +208,7 @@ func (m *machine) acknowledge(l *lane, f *flight) {
 	l.counts.acks++
 	for _, i := range f.items {
 		delete(l.refused, i.name)
+		delete(l.tries, i.name)
 		if i.resource == nil {
 			delete(l.held, i.name)
 			delete(m.unused, i.name)
@@ -226,6 +229,11 @@ func (m *machine) acknowledge(l *lane, f *flight) {
 // refuse halves a refused response or, if it had a single resource, sets that one aside.
 func (m *machine) refuse(l *lane, f *flight, reason string) {
 	l.counts.nacks++
+	if l.kind == xds.Secret {
+		for _, i := range f.items {
+			l.tries[i.name]++
+		}
+	}
 	if n := len(f.items); n > 1 {
 		l.halves = append([][]item{f.items[:n/2], f.items[n/2:]}, l.halves...)
 		return
@@ -318,6 +326,9 @@ func (m *machine) respond(l *lane, items []item) *discoveryv3.DeltaDiscoveryResp
 		resource := &discoveryv3.Resource{Name: i.name, Version: i.version(), Resource: i.resource.Body}
 		if l.kind == xds.VirtualHost {
 			resource.Aliases = []string{i.name}
+		}
+		if n := l.tries[i.name]; n > 0 {
+			resource.Resource = anew(i.resource.Body, n)
 		}
 		out.Resources = append(out.Resources, resource)
 		m.follow(l.kind, i.resource)

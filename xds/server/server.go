@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -27,6 +28,8 @@ type Options struct {
 	AllowUIDs []uint32
 	// Grace is how long Envoy keeps a cluster after its last route; default 5 s.
 	Grace time.Duration
+	// AccessLogs takes the access logs that Envoy sends on the same socket; nil for none.
+	AccessLogs accesslogv3.AccessLogServiceServer
 	// Registerer takes the metrics; nil for none.
 	Registerer prometheus.Registerer
 	// Log takes what administrators should see; nil for none.
@@ -90,6 +93,9 @@ func (s *Server) Run(ctx context.Context) error {
 		grpc.MaxRecvMsgSize(64<<20), // all names of a large configuration come in one request
 	)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
+	if s.options.AccessLogs != nil {
+		accesslogv3.RegisterAccessLogServiceServer(g, s.options.AccessLogs)
+	}
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
 	if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) && ctx.Err() == nil {

@@ -1,0 +1,251 @@
+package conformance
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/golden"
+	"hythe.dev/hythe/internal/kube"
+	"hythe.dev/hythe/internal/model"
+)
+
+const corpusHead = `# Manifests of other people, asked through Envoy
+
+Each file is built as if its classes were Hythe's, and served by a real Envoy that refuses nothing of it. Each path of
+each Ingress is asked for, with one below it, one beside it and one that nobody has, over http and, where there is TLS,
+over https. What must come back (status, backend, redirect, certificate) is said by an oracle that reads the Ingress
+objects alone. Services and Secrets that are named and not in the file are added. 503 counts what a Problem explains.
+Objects whose name the file leaves empty are given one: such a file has a star. A dash: it has no Ingress that can be read.
+
+`
+
+// A tally is a line of the table.
+type tally struct {
+	nameless                                 bool
+	ingresses, hosts, asked, as, unavailable int
+	problems                                 map[string]int
+}
+
+// TestCorpusEnvoy serves real manifests by a real Envoy, file by file, and compares all answers with what the oracle
+// says. The table of it is in results; -update rewrites it.
+func TestCorpusEnvoy(t *testing.T) {
+	files := corpusFiles(t)
+	r := newRig(t)
+	var table strings.Builder
+	table.WriteString(corpusHead)
+	table.WriteString("| file | Ingresses | hosts | asked | as specified | 503 | Problems |\n|---|---|---|---|---|---|---|\n")
+	total := tally{problems: map[string]int{}}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		t.Run(name, func(t *testing.T) {
+			line := r.corpusFile(t, file)
+			table.WriteString(line.row(name))
+			total.add(line)
+		})
+	}
+	table.WriteString(total.row("all"))
+	if !t.Failed() {
+		golden.File(t, "results/corpus.md", table.String())
+	}
+}
+
+func (t *tally) add(o tally) {
+	t.ingresses += o.ingresses
+	t.hosts += o.hosts
+	t.asked += o.asked
+	t.as += o.as
+	t.unavailable += o.unavailable
+	for reason, n := range o.problems {
+		t.problems[reason] += n
+	}
+}
+
+func (t *tally) row(name string) string {
+	var problems []string
+	for _, reason := range slices.Sorted(maps.Keys(t.problems)) {
+		problems = append(problems, fmt.Sprintf("%s %d", reason, t.problems[reason]))
+	}
+	ingresses := strconv.Itoa(t.ingresses)
+	if t.ingresses == 0 {
+		ingresses = "-"
+	}
+	if t.nameless {
+		name += " *"
+	}
+	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %s |\n", name, ingresses, t.hosts, t.asked, t.as, t.unavailable,
+		strings.Join(problems, ", "))
+}
+
+// corpusFile asks for all of one file.
+func (r *rig) corpusFile(t *testing.T, file string) tally {
+	snapshot, nameless := load(t, file)
+	complete(t, snapshot)
+	config, problems := gateway.Build(snapshot, gateway.Settings{
+		WithoutClass: true, Classes: classesOf(snapshot), CatchAllNamespaces: []string{"*"},
+		OwnPorts: model.DefaultOwnPorts(), DefaultChain: r.defaultChain, DefaultKey: r.defaultKey, Now: time.Now(),
+	})
+	config.EndpointSets = slices.Clone(config.EndpointSets)
+	for i := range config.EndpointSets {
+		set := &config.EndpointSets[i]
+		service, _, _ := strings.Cut(set.Name, ":")
+		namespace, name, _ := strings.Cut(service, "/")
+		if len(set.Addresses) > 0 || snapshot.Endpoints[model.Key{Namespace: namespace, Name: name}] == nil {
+			set.Addresses = append(set.Addresses[:0:0], r.echo(set.Name))
+		}
+	}
+	r.set(t, config)
+
+	line := tally{nameless: nameless, ingresses: len(snapshot.Ingresses), problems: map[string]int{}}
+	for _, p := range slices.Concat(problems, snapshot.Problems) {
+		line.problems[p.Reason]++
+	}
+	has := func(ingress model.Key, reason, text string) bool {
+		return slices.ContainsFunc(problems, func(p model.Problem) bool {
+			return p.Object == model.Ref("Ingress", ingress) && (reason == "" || p.Reason == reason) && strings.Contains(p.Message, text)
+		})
+	}
+	o := newOracle(snapshot, func(ingress model.Key, reason, text string) bool {
+		return has(ingress, reason, strconv.Quote(text))
+	})
+	hosts := map[string]bool{}
+	for _, key := range model.SortedKeys(snapshot.Ingresses) {
+		ing := snapshot.Ingresses[key]
+		if ing.Annotations[nginx+"canary"] == "true" {
+			if !has(key, "CanaryNotSupported", "") {
+				t.Errorf("%s: a canary is served without a word", key)
+			}
+			continue
+		}
+		asks := o.asks(ing)
+		if len(asks) == 0 && !has(key, "", "") {
+			t.Errorf("%s: nothing can be asked for, and no Problem says why", key)
+		}
+		for _, a := range asks {
+			hosts[a.host] = true
+			want := o.expect(a, r.settings.HTTPSPort)
+			r.compare(t, o, a, want)
+			line.asked++
+			line.as++
+			if want.status == 503 {
+				line.unavailable++
+				if want.excuse != "" && !has(keyOf(want.ingress), want.excuse, "") {
+					t.Errorf("%v: it is 503, and no Problem %s of Ingress %s says why", a, want.excuse, keyOf(want.ingress))
+				}
+			}
+		}
+	}
+	line.hosts = len(hosts)
+	return line
+}
+
+// load reads a file. Names that are left empty are filled in.
+func load(t *testing.T, file string) (s *model.Snapshot, nameless bool) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(string(text), "  name: ''\n")
+	for i := range parts[1:] {
+		parts[i] += fmt.Sprintf("  name: nameless-%d\n", i)
+	}
+	path := filepath.Join(t.TempDir(), filepath.Base(file))
+	if err := os.WriteFile(path, []byte(strings.Join(parts, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = kube.Load(path); err != nil {
+		t.Fatal(err)
+	}
+	return s, len(parts) > 1
+}
+
+// compare asks, and asks again while a worker of Envoy has the configuration before.
+func (r *rig) compare(t *testing.T, o *oracle, a ask, want answer) {
+	t.Helper()
+	want.excuse, want.ingress = "", nil
+	var wrong string
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		got, leaf, err := r.request(a)
+		got.location, _ = url.PathUnescape(got.location) // Envoy escapes what no URI may hold
+		wantLeaf := leaf
+		if a.https {
+			if wantLeaf = o.certificate(a.host); wantLeaf == nil {
+				wantLeaf = leafOf(&corev1.Secret{Type: corev1.SecretTypeTLS, Data: map[string][]byte{
+					corev1.TLSCertKey: r.defaultChain, corev1.TLSPrivateKeyKey: r.defaultKey,
+				}})
+			}
+		}
+		switch {
+		case err != nil:
+			wrong = err.Error()
+		case got != want:
+			wrong = fmt.Sprintf("got %+v, want %+v", got, want)
+		case !bytes.Equal(leaf, wantLeaf):
+			wrong = "the certificate is another"
+		default:
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("%+v: %s", a, wrong)
+			return
+		}
+	}
+}
+
+// complete adds Services and TLS Secrets that Ingresses name and that are not in the file.
+func complete(t *testing.T, s *model.Snapshot) {
+	named := map[model.Key]bool{}
+	add := func(namespace string, b *networkingv1.IngressBackend) {
+		if b == nil || !serviceNamed(b) {
+			return
+		}
+		key := model.Key{Namespace: namespace, Name: b.Service.Name}
+		service := s.Services[key]
+		if service != nil && !named[key] {
+			return // a wrong port of a Service that is there should show
+		}
+		if service == nil {
+			service = &corev1.Service{}
+			s.Services[key], named[key] = service, true
+		}
+		port := corev1.ServicePort{Name: b.Service.Port.Name, Port: b.Service.Port.Number, Protocol: corev1.ProtocolTCP}
+		if !slices.Contains(service.Spec.Ports, port) {
+			service.Spec.Ports = append(service.Spec.Ports, port)
+		}
+	}
+	hosts := map[model.Key][]string{} // by missing Secret
+	for _, key := range model.SortedKeys(s.Ingresses) {
+		ing := s.Ingresses[key]
+		add(key.Namespace, ing.Spec.DefaultBackend)
+		for _, r := range ing.Spec.Rules {
+			for i := 0; r.HTTP != nil && i < len(r.HTTP.Paths); i++ {
+				add(key.Namespace, &r.HTTP.Paths[i].Backend)
+			}
+		}
+		for _, entry := range ing.Spec.TLS {
+			secret := model.Key{Namespace: key.Namespace, Name: entry.SecretName}
+			if entry.SecretName != "" && s.Secrets[secret] == nil {
+				hosts[secret] = append(hosts[secret], entry.Hosts...)
+			}
+		}
+	}
+	for secret, names := range hosts {
+		chain, private := makePair(t, append([]string{secret.Name + ".invalid"}, names...)...)
+		s.Secrets[secret] = &corev1.Secret{Type: corev1.SecretTypeTLS, Data: map[string][]byte{
+			corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: private,
+		}}
+	}
+}

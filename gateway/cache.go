@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"hythe.dev/hythe/internal/model"
+)
+
+// A Cache makes a sequence of Builds cheaper: it remembers the key pairs of Secrets, whose parsing is most of the
+// work, and of what the last Build was made. Results are those of the function Build. The zero value is ready; a
+// Cache is not for concurrent use.
+type Cache struct {
+	// secrets holds those that the last Build asked for. A pointer is enough of a key: what a Snapshot points to
+	// never changes.
+	secrets map[*corev1.Secret]secretResult
+	// last is the Snapshot of the last Build, and read the Secrets that it looked for, nil where there was none.
+	last *model.Snapshot
+	read map[model.Key]*corev1.Secret
+}
+
+// Unaffected reports whether Build would return for s what it returned last, with the same Settings, since nothing
+// changed that it looked at. Others write Secrets, claims and reports all the time. It compares pointers, so it may
+// say false of two that are equal.
+func (c *Cache) Unaffected(s *model.Snapshot) bool {
+	if c.last == nil || !sameMap(c.last.Ingresses, s.Ingresses) || !sameMap(c.last.IngressClasses, s.IngressClasses) ||
+		!sameMap(c.last.Services, s.Services) || !sameMap(c.last.Endpoints, s.Endpoints) ||
+		!sameMap(c.last.Nodes, s.Nodes) || !sameMap(c.last.Claims, s.Claims) {
+		return false
+	}
+	for key, secret := range c.read {
+		if s.Secrets[key] != secret {
+			return false
+		}
+	}
+	return true
+}
+
+func sameMap[K comparable, V any](a, b map[K]V) bool {
+	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
+}
+
+// reader returns a secretReader that parses only Secrets that are not in the Cache, and a function that keeps
+// those in the Cache that were read since.
+func (c *Cache) reader(s *model.Snapshot) (read secretReader, keep func()) {
+	used := map[*corev1.Secret]secretResult{}
+	asked := map[model.Key]*corev1.Secret{}
+	read = func(key model.Key) (*keyPair, error) {
+		secret := s.Secrets[key]
+		asked[key] = secret
+		if secret == nil {
+			return nil, nil
+		}
+		r, ok := used[secret]
+		if !ok {
+			r, ok = c.secrets[secret]
+		}
+		if !ok {
+			r.pair, r.err = readSecret(secret)
+		}
+		used[secret] = r
+		return r.pair, r.err
+	}
+	return read, func() { c.secrets, c.last, c.read = used, s, asked }
+}
+
+// Build is the function Build with the Cache's memory.
+func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
+	read, keep := c.reader(s)
+	defer keep()
+	x, problems := newIndex(s, settings, read)
+	config := Config{Certificates: x.certificates.list()}
+	used := map[string]servicePort{}
+	names, more := x.hosts()
+	problems = append(problems, more...)
+	for _, name := range names {
+		host, ports, more := x.buildHost(name)
+		config.Hosts = append(config.Hosts, host)
+		problems = append(problems, more...)
+		for _, p := range ports {
+			used[p.name()] = p
+		}
+	}
+	own := model.OwnOf(s, settings.OwnPorts, settings.LocalAddresses...)
+	for _, name := range slices.Sorted(maps.Keys(used)) {
+		set, more := buildEndpoints(used[name], s.Endpoints[used[name].service], own)
+		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: name})
+		config.EndpointSets = append(config.EndpointSets, set)
+		problems = append(problems, more...)
+	}
+	return config, bounded(problems)
+}
