@@ -10,7 +10,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-root test-api apiserver lint build envoy setup golden guards fuzz bench clean
+.PHONY: help demo test test-fast test-root test-api apiserver lint build envoy setup crash golden guards fuzz bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ test-api: setup envoy build apiserver ## Run the tests against a real Kubernetes
 
 apiserver: ## Build etcd and kube-apiserver, unless they are there: some minutes the first time
 	@./scripts/apiserver.sh build
+
+crash: setup envoy build ## Kill Hythe's processes 100 times under traffic (CRASH_ROUNDS, CRASH_SEED); writes conformance/results/crash.md
+	@mkdir -p conformance/results
+	CRASH_ROUNDS=$(or $(CRASH_ROUNDS),100) CRASH_CHANGES=1000 CRASH_COMMIT=$(VERSION) CRASH_RESULTS=$(CURDIR)/conformance/results/crash.md LAB=strict \
+		$(GO) test -count 1 -timeout 30m -run 'TestCrash$$' -v ./internal/lab
 
 lint: $(LINT) ## Run the linters, the import boundaries among them
 	$(GO) vet ./...

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
 )
@@ -59,11 +61,12 @@ type API struct {
 	options  APIOptions
 	host     string
 	log      *slog.Logger
-	clients  *clients
+	clients  *client.Clients
 	replicas []*replica
 	cache    *diskCache // nil without CacheDir
 	wake     chan struct{}
 	cachedAt atomic.Pointer[time.Time] // of the cache in use; nil when the API server's own state is
+	away     atomic.Pointer[model.Problem]
 }
 
 // NewAPI makes a source of what config's API server has. Nothing is asked before Run.
@@ -73,7 +76,7 @@ func NewAPI(config *rest.Config, options APIOptions, log *slog.Logger) (*API, er
 	setDefault(&options.CacheEvery, 5*time.Second)
 	a := &API{options: options, host: config.Host, log: log, wake: make(chan struct{}, 1)}
 	var err error
-	if a.clients, err = connect(config, options.Ping); err != nil {
+	if a.clients, err = client.Connect(config, options.Ping); err != nil {
 		return nil, err
 	}
 	for _, kind := range options.Kinds {
@@ -100,7 +103,7 @@ func setDefault(d *time.Duration, value time.Duration) {
 
 // watch adds a replica of a kind.
 func (a *API) watch(kind string) error {
-	resource, ok := resourceOf(kind)
+	resource, ok := client.ResourceOf(kind)
 	if !ok {
 		return fmt.Errorf("watch %s: there is no such kind", kind)
 	}
@@ -108,10 +111,7 @@ func (a *API) watch(kind string) error {
 	if kind == "Secret" && !a.options.OpaqueSecrets {
 		selector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))
 	}
-	a.replicas = append(a.replicas, &replica{
-		kind: kind, resource: resource, selector: selector, status: a.options.Status, changed: a.notify,
-		objects: map[model.Key]metav1.Object{}, pending: map[model.Key]bool{},
-	})
+	a.replicas = append(a.replicas, newReplica(kind, resource, selector, a.options.Status, a.notify))
 	return nil
 }
 
@@ -164,6 +164,10 @@ func (a *API) Age() time.Duration {
 	return time.Since(since)
 }
 
+// FromCache says whether the state in use is not the API server's of now: one kept on the node, or the last one before
+// the server went away.
+func (a *API) FromCache() bool { return a.cachedAt.Load() != nil || a.away.Load() != nil }
+
 func (a *API) silentSince() (oldest time.Time, why error) {
 	for _, r := range a.replicas {
 		since, err := r.silent()
@@ -177,16 +181,20 @@ func (a *API) silentSince() (oldest time.Time, why error) {
 	return oldest, why
 }
 
-// Problems says what is wrong with the connection now.
-func (a *API) Problems() []model.Problem {
+// problems says what is wrong with the connection and with what it brought. Each Snapshot has them.
+func (a *API) problems() []model.Problem {
+	var out []model.Problem
 	if at := a.cachedAt.Load(); at != nil {
-		return []model.Problem{a.cacheProblem(*at)}
+		out = append(out, a.cacheProblem(*at))
+	} else if away := a.away.Load(); away != nil {
+		if since, _ := a.silentSince(); !since.IsZero() { // else it is back since a moment ago
+			out = append(out, *away)
+		}
 	}
-	if since, why := a.silentSince(); !since.IsZero() && time.Since(since) > silence {
-		return []model.Problem{model.Problemf(a.ref(), "APIServerAway",
-			"no state since %s, the last one is used: %v", since.UTC().Format(time.RFC3339), why)}
+	for _, r := range a.replicas {
+		out = append(out, r.problems(a.ref())...)
 	}
-	return nil
+	return model.SortProblems(out)
 }
 
 func (a *API) ref() model.ObjectRef { return model.ObjectRef{Kind: "APIServer", Name: a.host} }
@@ -208,15 +216,16 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for _, r := range a.replicas {
-		group.Go(func() { r.reflect(klog.NewContext(ctx, logger), a.clients.byGV[r.resource.gv]) })
+		group.Go(func() { r.reflect(klog.NewContext(ctx, logger), a.clients) })
 	}
 	saved := run.NewLatest[[]metav1.Object]()
 	if a.cache != nil {
 		group.Go(func() { a.save(ctx, saved) })
 	}
 	group.Go(func() { a.watchdog(ctx) })
+	group.Go(func() { a.confirm(ctx) })
 	a.loop(ctx, handle, saved)
-	a.clients.http.CloseIdleConnections()
+	a.clients.HTTP.CloseIdleConnections()
 	return nil
 }
 
@@ -224,6 +233,7 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run.Latest[[]metav1.Object]) {
 	w := newWorld()
 	first := true
+	var said []model.Problem // with the last Snapshot
 	var early <-chan time.Time
 	if a.cache != nil {
 		early = time.After(a.options.CacheAfter)
@@ -240,16 +250,18 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run
 		case <-a.wake:
 		}
 		changes, ok := a.changes()
-		if !ok || len(changes) == 0 && !first {
+		problems := a.problems()
+		if !ok || len(changes) == 0 && !first && slices.Equal(problems, said) {
 			continue
 		}
 		if first {
 			early = nil
 			a.cachedAt.Store(nil)
+			problems = a.problems()
 			a.log.Info("state received from the API server", "objects", len(changes))
 		}
-		first = false
-		handle(w.apply(changes))
+		first, said = false, problems
+		handle(withProblems(w.apply(changes), problems))
 		if a.cache != nil {
 			saved.Put(a.all())
 		}
@@ -259,6 +271,15 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run
 		case <-time.After(a.options.Interval):
 		}
 	}
+}
+
+func withProblems(s *model.Snapshot, more []model.Problem) *model.Snapshot {
+	if len(more) == 0 {
+		return s
+	}
+	out := *s
+	out.Problems = model.SortProblems(slices.Concat(s.Problems, more))
+	return &out
 }
 
 // changes returns what changed in all kinds, or false while one kind has no complete list yet.
@@ -291,11 +312,11 @@ func (a *API) all() []metav1.Object {
 	return out
 }
 
-// watchdog says once that the API server is away, and once that it is back.
+// watchdog says once that the API server is away, and once that it is back: in the log, and by a Snapshot of the same
+// state with, or without, the Problem. It does the same for other Problems.
 func (a *API) watchdog(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	away := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -304,12 +325,35 @@ func (a *API) watchdog(ctx context.Context) {
 		}
 		since, why := a.silentSince()
 		switch now := !since.IsZero() && time.Since(since) > silence; {
-		case now && !away:
+		case now && a.away.Load() == nil:
 			a.log.Warn("the API server gives no state, the last one stays in use", "server", a.host, "error", why)
-			away = true
-		case away && since.IsZero():
+			p := model.Problemf(a.ref(), "APIServerAway", "no state since %s, the last one stays in use: look at the API server and the way to it: %v",
+				since.UTC().Format(time.RFC3339), why)
+			a.away.Store(&p)
+			a.notify()
+		case a.away.Load() != nil && since.IsZero():
 			a.log.Info("the API server is back", "server", a.host)
-			away = false
+			a.away.Store(nil)
+			a.notify()
+		}
+	}
+}
+
+// confirm reads again what a list lacked, when it is time.
+func (a *API) confirm(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, r := range a.replicas {
+			list, _, _ := r.source(a.clients)
+			if err := r.confirm(ctx, list); err != nil && ctx.Err() == nil {
+				a.log.Warn("what a list lacked stays in use", "error", err)
+			}
 		}
 	}
 }
@@ -327,6 +371,9 @@ func (a *API) fromCache() *model.Snapshot {
 	changes := make([]change, 0, len(objects))
 	for _, o := range objects {
 		changes = append(changes, change{kind: kindOf(o), key: keyOf(o), object: o})
+	}
+	for _, r := range a.replicas {
+		r.seed(objects)
 	}
 	s := newWorld().apply(changes)
 	s.Problems = model.SortProblems(append(s.Problems, a.cacheProblem(at)))

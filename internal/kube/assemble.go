@@ -79,7 +79,7 @@ func kindOf(o metav1.Object) string {
 		return "Secret"
 	case *corev1.Node:
 		return "Node"
-	case *corev1.Endpoints: //nolint:staticcheck // see newObject
+	case *corev1.Endpoints: //nolint:staticcheck // see decode.New
 		return "Endpoints"
 	case *discoveryv1.EndpointSlice:
 		return "EndpointSlice"
@@ -107,7 +107,7 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 		node, problems := convertNode(o)
 		s.Nodes[o.Name] = node
 		s.Problems = append(s.Problems, problems...)
-	case *corev1.Endpoints: //nolint:staticcheck // see newObject
+	case *corev1.Endpoints: //nolint:staticcheck // see decode.New
 		for i, slice := range mirror(o) {
 			key := keyOf(o)
 			key.Name += fmt.Sprintf("/%d", i) // no EndpointSlice can have that name
@@ -125,7 +125,7 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 }
 
 func convertNode(o *corev1.Node) (*model.Node, []model.Problem) {
-	n := &model.Node{Name: o.Name, Labels: o.Labels, Unschedulable: o.Spec.Unschedulable}
+	n := &model.Node{Name: o.Name, Created: o.CreationTimestamp.Time, Labels: o.Labels, Unschedulable: o.Spec.Unschedulable}
 	var problems []model.Problem
 	ref := model.ObjectRef{Kind: "Node", Name: o.Name}
 	for _, a := range o.Status.Addresses {
@@ -177,11 +177,13 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 		name     string
 		protocol corev1.Protocol
 	}
+	merged := &model.ServiceEndpoints{}
 	ports := map[portKey][]model.Endpoint{}
 	for _, slice := range list {
 		if slice.AddressType == discoveryv1.AddressTypeFQDN {
 			continue
 		}
+		merged.Unported = merged.Unported || len(slice.Ports) == 0 && len(slice.Endpoints) > 0
 		for _, p := range slice.Ports {
 			if p.Port == nil || *p.Port < 1 || *p.Port > 65535 {
 				continue // a nil port means all ports, which no Service uses
@@ -198,7 +200,6 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 			}
 		}
 	}
-	merged := &model.ServiceEndpoints{}
 	for key, endpoints := range ports {
 		slices.SortStableFunc(endpoints, model.Endpoint.Compare)
 		endpoints = slices.CompactFunc(endpoints, func(a, b model.Endpoint) bool { return a.AddrPort == b.AddrPort })
@@ -237,7 +238,7 @@ func convertEndpoint(e discoveryv1.Endpoint, port uint16) []model.Endpoint {
 }
 
 // mirror turns an Endpoints object into EndpointSlices, as the EndpointSliceMirroring controller does.
-func mirror(o *corev1.Endpoints) []*discoveryv1.EndpointSlice { //nolint:staticcheck // see newObject
+func mirror(o *corev1.Endpoints) []*discoveryv1.EndpointSlice { //nolint:staticcheck // see decode.New
 	var out []*discoveryv1.EndpointSlice
 	for _, subset := range o.Subsets {
 		slice := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}

@@ -15,6 +15,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -128,7 +129,7 @@ func decodeCached(decoder *json.Decoder) (metav1.Object, error) {
 	if err := json.Unmarshal(line, &meta); err != nil {
 		return nil, err
 	}
-	object, err := newObject(meta.APIVersion, meta.Kind)
+	object, err := decode.New(meta.APIVersion, meta.Kind)
 	if err != nil {
 		return nil, err
 	}

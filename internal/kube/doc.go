@@ -1,12 +1,11 @@
-// Package kube brings the cluster in, and takes out what Hythe has to say: it hands out a model.Snapshot for each
-// state of the world and writes claims, status, Reports and Events. It is the only package that knows where objects
-// come from, and the only user of client-go.
+// Package kube brings the cluster in: it hands out a model.Snapshot for each state of the world. It is the only package
+// that knows where objects come from. Package client below it connects to an API server, package writer writes there.
 //
 //	manifests/*.yaml ──┐
 //	                   ├─ decode ──> objects ── assemble ──────────────┐
 //	state/*.yaml ──────┘                                               ├──> *model.Snapshot ──> handler
 //	API server ── list, watch ──> replica ── what changed ──> world ───┘
-//	           <── Writer ── Desired (of the elected controller), Report (of each gateway and node)
+//	           <── writer ── Desired (of the elected controller), Report (of each gateway and node)
 //
 // In file mode (Files) the manifests folder is written by people and the state folder by Hythe's processes and the
 // lab, one writer per file, by rename. An object in the state folder replaces the one of the same kind, namespace and

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -25,6 +26,8 @@ const (
 	settleMax = 200 * time.Millisecond
 	// resync is how often the folders are compared without a notification, for file systems that send none.
 	resync = 5 * time.Second
+	// emptied is how long a file may be empty before that is believed: who writes a file in place empties it first.
+	emptied = time.Second
 )
 
 // Load reads files, folders (with their subfolders) and "-" (standard input) once. What cannot be read is a
@@ -56,7 +59,7 @@ func Load(paths ...string) (*model.Snapshot, error) {
 }
 
 func decodeFile(name string, data []byte) document {
-	objects, problems := Decode(name, data)
+	objects, problems := decode.Documents(name, data)
 	return document{name: name, objects: objects, problems: problems}
 }
 
@@ -109,6 +112,8 @@ const StatusFile = "status.yaml"
 type layer struct {
 	dir   string
 	files map[string]*file
+	// writing says that a file of it is being written, so that it must be read again soon.
+	writing bool
 }
 
 // A file is the last good content of one file.
@@ -167,7 +172,11 @@ func (f *Files) watch(watcher *fsnotify.Watcher) {
 
 // wait returns when something may have changed and it is quiet again, or false when ctx is done.
 func (f *Files) wait(ctx context.Context, watcher *fsnotify.Watcher) bool {
-	resync := time.NewTimer(resync)
+	again := resync
+	if f.beingWritten() {
+		again = emptied
+	}
+	resync := time.NewTimer(again)
 	defer resync.Stop()
 	var quiet, deadline <-chan time.Time
 	for {
@@ -205,6 +214,7 @@ func (f *Files) read() (changed bool, err error) {
 }
 
 func (l *layer) read() (changed bool, err error) {
+	l.writing = false
 	names, err := manifestFiles(l.dir)
 	if err != nil {
 		return false, fmt.Errorf("read manifests: %w", err)
@@ -219,6 +229,10 @@ func (l *layer) read() (changed bool, err error) {
 		}
 		known := l.files[name]
 		if known != nil && known.stamp == now {
+			continue
+		}
+		if known.emptied(now) {
+			l.writing = true
 			continue
 		}
 		data, err := os.ReadFile(name)
@@ -237,6 +251,16 @@ func (l *layer) read() (changed bool, err error) {
 		}
 	}
 	return changed, nil
+}
+
+// emptied says that a file which had content has lost all of it just now.
+func (f *file) emptied(now stamp) bool {
+	return f != nil && f.stamp.size > 0 && now.size == 0 && time.Since(now.mtime) < emptied
+}
+
+// beingWritten says whether a file is to be read again soon.
+func (f *Files) beingWritten() bool {
+	return slices.ContainsFunc(f.layers, func(l *layer) bool { return l.writing })
 }
 
 // replace keeps the last good objects of a file of which some document cannot be read now.

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -180,6 +181,17 @@ func TestFilesKeepsLastGoodState(t *testing.T) {
 	if s := next(); s.Services[key] == nil || s.Services[key].Spec.ClusterIP != "" {
 		t.Errorf("after removal of the state: %v", s.Services[key])
 	}
+	// Written in place: emptied, and filled a moment later.
+	write(t, filepath.Join(manifests, "web.yaml"), "")
+	time.Sleep(10 * settle)
+	write(t, filepath.Join(manifests, "web.yaml"), web)
+	if s := next(); len(s.Problems) != 0 || s.Services[key] == nil {
+		t.Errorf("after a file was empty for a moment: problems %v, service %v", s.Problems, s.Services[key])
+	}
+	write(t, filepath.Join(manifests, "web.yaml"), "")
+	if s := next(); s.Services[key] != nil {
+		t.Errorf("a file that stays empty keeps %v", s.Services[key])
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -190,7 +202,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(web))
 	f.Add([]byte("apiVersion: v1\nkind: List\nitems: [{kind: List, items: [1]}]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		objects, problems := Decode("fuzz", data)
+		objects, problems := decode.Documents("fuzz", data)
 		assemble([]document{{name: "fuzz", objects: objects, problems: problems}})
 	})
 }

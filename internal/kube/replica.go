@@ -2,13 +2,17 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -18,6 +22,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/client"
+	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -25,66 +32,136 @@ import (
 // on with a watch, and lists again when the watch cannot be continued.
 type replica struct {
 	kind     string
-	resource resource
+	resource client.Resource
 	selector fields.Selector
 	status   bool
 	changed  func() // called after each change, must not block
 
-	mu      sync.Mutex
-	objects map[model.Key]metav1.Object
-	pending map[model.Key]bool // what changed since the last drain
-	synced  bool               // a first list is complete
-	lists   int                // complete lists so far
-	expired int                // watches that could not be continued (410)
-	asked   time.Time          // since when a request waits for its answer; zero: none does
-	err     error              // why the last request failed
+	mu       sync.Mutex
+	objects  map[model.Key]metav1.Object
+	pending  map[model.Key]bool          // what changed since the last drain
+	invalid  map[model.Key]model.Problem // objects that cannot be read
+	held     map[model.Key]bool          // objects that the last list lacks, see hold
+	heldAt   time.Time                   // zero: nothing is held
+	heldText string
+	synced   bool      // a first list is complete
+	lists    int       // complete lists so far
+	expired  int       // watches that could not be continued (410)
+	asked    time.Time // since when a request waits for its answer; zero: none does
+	err      error     // why the last request failed
 }
 
+func newReplica(kind string, resource client.Resource, selector fields.Selector, status bool, changed func()) *replica {
+	return &replica{
+		kind: kind, resource: resource, selector: selector, status: status, changed: changed,
+		objects: map[model.Key]metav1.Object{}, pending: map[model.Key]bool{}, invalid: map[model.Key]model.Problem{}, held: map[model.Key]bool{},
+	}
+}
+
+// A lister reads all objects of a kind, a watcher what changes.
+type (
+	lister  = func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watcher = func(context.Context, metav1.ListOptions) (watch.Interface, error)
+)
+
+// source returns how the kind is read. Hythe's own kinds come untyped: one object that does not fit its type must not
+// cost the list of all.
+func (r *replica) source(c *client.Clients) (lister, watcher, runtime.Object) {
+	if r.custom() {
+		resource := c.Custom.Resource(r.resource.GV.WithResource(r.resource.Name))
+		expected := &unstructured.Unstructured{}
+		expected.SetGroupVersionKind(r.resource.GV.WithKind(r.kind))
+		list := func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			out, err := resource.List(ctx, options)
+			if err != nil {
+				return nil, err // not a nil list in an interface
+			}
+			return out, nil
+		}
+		return list, resource.Watch, expected
+	}
+	from := c.ByGV[r.resource.GV]
+	list := func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		list := r.resource.List.DeepCopyObject()
+		err := r.request(from, options).Do(ctx).Into(list)
+		return list, err
+	}
+	watch := func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+		return r.request(from, options).Watch(ctx)
+	}
+	return list, watch, r.resource.Object
+}
+
+// custom says whether objects come untyped.
+func (r *replica) custom() bool { return r.resource.GV == v1alpha1.GroupVersion }
+
 // request makes the path of a list or watch.
-func (r *replica) request(client rest.Interface, options metav1.ListOptions) *rest.Request {
-	options.FieldSelector = r.selector.String()
-	return client.Get().Resource(r.resource.name).SpecificallyVersionedParams(&options, metav1.ParameterCodec, metav1.SchemeGroupVersion)
+func (r *replica) request(from rest.Interface, options metav1.ListOptions) *rest.Request {
+	return from.Get().Resource(r.resource.Name).SpecificallyVersionedParams(&options, metav1.ParameterCodec, metav1.SchemeGroupVersion)
 }
 
 // reflect keeps the replica true until ctx is done.
-func (r *replica) reflect(ctx context.Context, client rest.Interface) {
+func (r *replica) reflect(ctx context.Context, c *client.Clients) {
+	list, open, expected := r.source(c)
 	source := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			list := r.resource.list.DeepCopyObject()
+			options.FieldSelector = r.selector.String()
 			r.ask()
-			err := r.request(client, options).Do(ctx).Into(list)
+			out, err := list(ctx, options)
 			r.answer(err)
-			return list, err
+			return out, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.Watch = true
+			options.Watch, options.FieldSelector = true, r.selector.String()
 			r.ask()
-			w, err := r.request(client, options).Watch(ctx)
+			w, err := open(ctx, options)
 			r.answer(err)
 			if err != nil {
 				return nil, err
 			}
-			return watch.Filter(w, r.notice), nil
+			return r.observed(w), nil
 		},
 	}
-	reflector := cache.NewReflectorWithOptions(source, r.resource.object, r, cache.ReflectorOptions{
-		Name: r.resource.name,
+	reflector := cache.NewReflectorWithOptions(source, expected, r, cache.ReflectorOptions{
+		Name: r.resource.Name,
 		// An API server that returns is noticed within some seconds, and not by all nodes at the same moment.
 		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 6, Cap: 3 * time.Second},
 	})
 	reflector.RunWithContext(ctx)
 }
 
-// notice counts watches that the server ends because its history does not reach back far enough.
-func (r *replica) notice(event watch.Event) (watch.Event, bool) {
-	if event.Type == watch.Error {
-		if isExpired(apierrors.FromObject(event.Object)) {
-			r.mu.Lock()
-			r.expired++
-			r.mu.Unlock()
+// observed passes a watch on and counts it when the server ends it because its history does not reach back far enough.
+// watch.Filter would leave a goroutine behind for each watch that ends by an error.
+func (r *replica) observed(w watch.Interface) watch.Interface {
+	events := make(chan watch.Event)
+	out := watch.NewProxyWatcher(events)
+	go func() {
+		defer close(events)
+		defer w.Stop()
+		for {
+			var event watch.Event
+			var more bool
+			select {
+			case <-out.StopChan():
+				return
+			case event, more = <-w.ResultChan():
+			}
+			if !more {
+				return
+			}
+			if event.Type == watch.Error && isExpired(apierrors.FromObject(event.Object)) {
+				r.mu.Lock()
+				r.expired++
+				r.mu.Unlock()
+			}
+			select {
+			case events <- event:
+			case <-out.StopChan():
+				return
+			}
 		}
-	}
-	return event, true
+	}()
+	return out
 }
 
 func isExpired(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
@@ -110,6 +187,32 @@ func (r *replica) answer(err error) {
 	}
 }
 
+// problems are the objects that cannot be read, and what is held.
+func (r *replica) problems(server model.ObjectRef) []model.Problem {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := slices.Collect(maps.Values(r.invalid))
+	if r.heldText != "" {
+		out = append(out, model.Problemf(server, "MassDeleteHeld", "%s", r.heldText))
+	}
+	return out
+}
+
+// seed gives the replica the objects of the cache before its first list, so that a list that lacks most of them is
+// doubted.
+func (r *replica) seed(objects []metav1.Object) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.synced {
+		return
+	}
+	for _, o := range objects {
+		if kindOf(o) == r.kind {
+			r.put(o)
+		}
+	}
+}
+
 // silent returns since when the API server gives no state, the zero time if it does, and why.
 func (r *replica) silent() (time.Time, error) {
 	r.mu.Lock()
@@ -132,7 +235,7 @@ func (r *replica) drain() []change {
 // Transformer implements cache.TransformingStore, so that a first list is trimmed while it arrives.
 func (r *replica) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) {
-		if o, ok := object.(metav1.Object); ok {
+		if o, ok := object.(metav1.Object); ok && !r.custom() {
 			trim(o, r.status)
 		}
 		return object, nil
@@ -146,9 +249,8 @@ func (r *replica) Add(object any) error { return r.Update(object) }
 func (r *replica) Update(object any) error {
 	o, ok := object.(metav1.Object)
 	if !ok {
-		return fmt.Errorf("replica %s: %T is no object", r.resource.name, object)
+		return fmt.Errorf("replica %s: %T is no object", r.resource.Name, object)
 	}
-	trim(o, r.status)
 	r.mu.Lock()
 	changed := r.put(o)
 	r.mu.Unlock()
@@ -162,7 +264,7 @@ func (r *replica) Update(object any) error {
 func (r *replica) Delete(object any) error {
 	o, ok := object.(metav1.Object)
 	if !ok {
-		return fmt.Errorf("replica %s: %T is no object", r.resource.name, object)
+		return fmt.Errorf("replica %s: %T is no object", r.resource.Name, object)
 	}
 	r.mu.Lock()
 	changed := r.remove(keyOf(o))
@@ -180,13 +282,25 @@ func (r *replica) Replace(list []any, _ string) error {
 	r.mu.Lock()
 	for _, object := range list {
 		if o, ok := object.(metav1.Object); ok {
-			trim(o, r.status)
 			r.put(o)
 			present[keyOf(o)] = true
 		}
 	}
+	var missing []model.Key
 	for key := range r.objects {
 		if !present[key] {
+			missing = append(missing, key)
+		}
+	}
+	for key := range r.invalid {
+		if !present[key] {
+			delete(r.invalid, key)
+		}
+	}
+	if before := len(r.objects); doubtful(len(missing), before) {
+		r.hold(missing, before)
+	} else {
+		for _, key := range missing {
 			r.remove(key)
 		}
 	}
@@ -201,22 +315,56 @@ func (r *replica) Replace(list []any, _ string) error {
 func (r *replica) Resync() error { return nil }
 
 // put is called with mu held and reports a change.
-func (r *replica) put(o metav1.Object) bool {
-	key := keyOf(o)
+func (r *replica) put(fresh metav1.Object) bool {
+	key := keyOf(fresh)
+	r.release(key)
+	before, was := r.invalid[key]
+	delete(r.invalid, key)
+	o, err := r.read(fresh)
+	if err != nil {
+		r.invalid[key] = model.Problemf(model.Ref(r.kind, key), "Unreadable", "%v; correct it, until then what it said before counts, if it said anything", err)
+		return !was || before != r.invalid[key]
+	}
 	if !used(o) {
-		return r.remove(key)
+		return r.remove(key) || was
 	}
 	if old := r.objects[key]; old != nil && reflect.DeepEqual(old, o) {
-		return false
+		return was
 	}
 	r.objects[key] = o
 	r.pending[key] = true
 	return true
 }
 
+// read makes the trimmed, typed object of what the API server sent. Whatever it is, it costs no more than itself.
+func (r *replica) read(fresh metav1.Object) (o metav1.Object, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("reading it failed: %v", p)
+		}
+	}()
+	o = fresh
+	if u, ok := fresh.(*unstructured.Unstructured); ok {
+		data, err := u.MarshalJSON() // numbers that are too large are errors, which a conversion by reflection would cut
+		if err != nil {
+			return nil, err
+		}
+		typed := r.resource.Object.DeepCopyObject()
+		if err := json.Unmarshal(data, typed); err != nil {
+			return nil, decode.Tidy(err)
+		}
+		o = typed.(metav1.Object)
+	}
+	trim(o, r.status)
+	return o, nil
+}
+
 func (r *replica) remove(key model.Key) bool {
+	r.release(key)
+	_, was := r.invalid[key]
+	delete(r.invalid, key)
 	if r.objects[key] == nil {
-		return false
+		return was
 	}
 	delete(r.objects, key)
 	r.pending[key] = true
@@ -225,5 +373,5 @@ func (r *replica) remove(key model.Key) bool {
 
 // String is for logs.
 func (r *replica) String() string {
-	return strings.TrimSuffix(r.resource.name+" "+r.selector.String(), " ")
+	return strings.TrimSuffix(r.resource.Name+" "+r.selector.String(), " ")
 }

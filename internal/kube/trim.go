@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/client"
 )
 
 // trim removes what nobody uses from a fresh object, so that thousands of them stay small and an update of the rest
@@ -110,7 +111,7 @@ func trimSlice(o *discoveryv1.EndpointSlice) {
 // setType fills in what typed clients leave out and files have.
 func setType(object metav1.Object) {
 	kind := kindOf(object)
-	if r, ok := resourceOf(kind); ok {
-		object.(runtime.Object).GetObjectKind().SetGroupVersionKind(r.gv.WithKind(kind))
+	if r, ok := client.ResourceOf(kind); ok {
+		object.(runtime.Object).GetObjectKind().SetGroupVersionKind(r.GV.WithKind(kind))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -38,7 +39,7 @@ func randomObject(r *rand.Rand) metav1.Object {
 		o = slice
 	}
 	o.SetName(name())
-	if kind, _ := resourceOf(kindOf(o)); !kind.clustered {
+	if kind, _ := client.ResourceOf(kindOf(o)); !kind.Clustered {
 		o.SetNamespace([]string{"a", "b"}[r.IntN(2)])
 	}
 	return o
@@ -113,7 +114,7 @@ func normal(s *model.Snapshot) model.Snapshot {
 
 // TestNoSnapshotBeforeAllKinds checks that one late kind holds back the first Snapshot.
 func TestNoSnapshotBeforeAllKinds(t *testing.T) {
-	a, err := NewAPI(&RESTConfig{Host: "https://127.0.0.1:1"}, APIOptions{Kinds: []string{"Service", "Node"}}, testLog(t))
+	a, err := NewAPI(&client.RESTConfig{Host: "https://127.0.0.1:1"}, APIOptions{Kinds: []string{"Service", "Node"}}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}

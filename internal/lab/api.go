@@ -36,6 +36,13 @@ func (s *Supervisor) serveAPI(ctx context.Context) error {
 	mux.HandleFunc("POST /start", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, s.release(r.URL.Query().Get("process")))
 	})
+	mux.HandleFunc("POST /reboot", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, s.reboot(ctx, r.URL.Query().Get("node")))
+	})
+	mux.HandleFunc("POST /restart", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		answer(w, s.restart(q.Get("process"), q.Get("program")))
+	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
@@ -66,6 +73,14 @@ func (s *Supervisor) release(process string) error {
 	}
 	p.Release()
 	return nil
+}
+
+func (s *Supervisor) restart(process, program string) error {
+	p, err := s.process(process)
+	if err != nil {
+		return err
+	}
+	return p.Restart(program)
 }
 
 // ErrDown is returned when no supervisor runs.
@@ -108,6 +123,18 @@ func (c *Client) Kill(ctx context.Context, process string, hold bool) error {
 // Start starts a process that was held down.
 func (c *Client) Start(ctx context.Context, process string) error {
 	_, err := c.do(ctx, http.MethodPost, "/start?process="+url.QueryEscape(process))
+	return err
+}
+
+// Restart ends a process gracefully; it is started again, as program if that is not empty.
+func (c *Client) Restart(ctx context.Context, process, program string) error {
+	_, err := c.do(ctx, http.MethodPost, "/restart?process="+url.QueryEscape(process)+"&program="+url.QueryEscape(program))
+	return err
+}
+
+// Reboot cuts a node's power and starts it again. It returns when the node's processes are starting.
+func (c *Client) Reboot(ctx context.Context, node string) error {
+	_, err := c.do(ctx, http.MethodPost, "/reboot?node="+url.QueryEscape(node))
 	return err
 }
 

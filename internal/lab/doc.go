@@ -6,5 +6,8 @@
 //	hythe lab status, demo ── lab.sock ──┘         │
 //	                                               └── state/{nodes,services,endpointslices,fill}.yaml
 //
+// With the API as the source (SourceAPI), the same objects are written to a kube-apiserver on the control machine instead,
+// and Hythe reads them there (package apiserver).
+//
 // The supervisor owns all that; when it dies, "hythe lab down" finds what is left by the network namespaces.
 package lab

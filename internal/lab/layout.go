@@ -87,6 +87,11 @@ func (l Lab) makeFolders(nodes []topology.Node) error {
 			return fmt.Errorf("make lab folder: %w", err)
 		}
 	}
+	for _, n := range nodes {
+		if err := l.newBoot(n.Name); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -94,7 +99,8 @@ func (l Lab) makeFolders(nodes []topology.Node) error {
 // addresses and the demo's manifests.
 func (l Lab) removeFiles(keep bool) error {
 	var errs []error
-	for _, name := range []string{"lab.sock", "lab.pid", "heartbeat.key", "ca", "pids", "run", "nodes"} {
+	errs = append(errs, l.unmountMemory())
+	for _, name := range []string{"lab.sock", "lab.pid", "heartbeat.key", "ca", "pids", "run", "nodes", "api", "memory"} {
 		errs = append(errs, os.RemoveAll(l.path(name)))
 	}
 	entries, err := os.ReadDir(l.State())

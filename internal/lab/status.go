@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -15,7 +16,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
-	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/lab/cluster"
 	"hythe.dev/hythe/internal/lab/topology"
 	"hythe.dev/hythe/internal/model"
@@ -31,8 +31,8 @@ func (s *Supervisor) Status(ctx context.Context) Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out.Added, out.Skipped = s.additions.Added, s.additions.Skipped
-	if s.filesErr != nil {
-		out.Problems = append(out.Problems, strings.Split(s.filesErr.Error(), "\n")...)
+	if err := errors.Join(s.filesErr, s.source.err()); err != nil {
+		out.Problems = append(out.Problems, strings.Split(err.Error(), "\n")...)
 	}
 	out.Pods = s.podStatus()
 	gateways := s.addVIPs(&out)
@@ -44,6 +44,7 @@ func (s *Supervisor) processStatus(ctx context.Context) []ProcessStatus {
 	s.mu.Lock()
 	names := slices.Sorted(maps.Keys(s.processes))
 	out := make([]ProcessStatus, len(names))
+	checks := maps.Clone(s.checks)
 	for i, name := range names {
 		out[i].ProcessStatus = s.processes[name].Status()
 	}
@@ -51,7 +52,13 @@ func (s *Supervisor) processStatus(ctx context.Context) []ProcessStatus {
 	var wg sync.WaitGroup
 	for i := range out {
 		wg.Go(func() {
-			if err := askReady(ctx, s.Lab.Admin(names[i])); err != nil {
+			check := checks[names[i]]
+			if check == nil {
+				check = func(ctx context.Context) error { return askReady(ctx, s.Lab.Admin(names[i])) }
+			}
+			ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+			defer cancel()
+			if err := check(ctx); err != nil {
 				out[i].Why = err.Error()
 			}
 			out[i].Ready = out[i].Why == ""
@@ -62,8 +69,6 @@ func (s *Supervisor) processStatus(ctx context.Context) []ProcessStatus {
 }
 
 func askReady(ctx context.Context, socket string) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
 	client := unixClient(socket)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lab/readyz", nil)
 	if err != nil {
@@ -117,10 +122,13 @@ func (s *Supervisor) addVIPs(out *Status) map[string]bool {
 			}
 		}
 	}
-	snapshot, err := kube.Load(s.Lab.State())
+	snapshot, err := s.source.snapshot()
 	if err != nil {
 		out.Problems = append(out.Problems, err.Error())
 		return gateways
+	}
+	for _, p := range snapshot.Problems {
+		out.Problems = append(out.Problems, p.String())
 	}
 	ready := map[string]bool{}
 	for _, p := range out.Processes {

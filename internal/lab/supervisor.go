@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/examples"
-	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/lab/cluster"
 	"hythe.dev/hythe/internal/lab/kubelet"
 	"hythe.dev/hythe/internal/lab/topology"
@@ -35,6 +34,8 @@ const (
 type Supervisor struct {
 	Lab       Lab
 	Manifests string
+	// Source is SourceFiles or SourceAPI.
+	Source string
 	// Fill adds backends and certificates that Ingresses only name.
 	Fill bool
 	// Executable is the path of hythe, Envoy that of Envoy.
@@ -48,10 +49,13 @@ type Supervisor struct {
 	ca      *cluster.CA
 	kubelet *kubelet.Kubelet
 	updates chan kubelet.Update
+	source  source
 
 	mu        sync.Mutex
 	processes map[string]*kubelet.Process
-	objects   *cluster.Objects // with all additions
+	checks    map[string]func(context.Context) error // of processes that are not Hythe's
+	said      map[string]string                      // the last error of each part, which is logged once
+	objects   *cluster.Objects                       // with all additions
 	services  map[cluster.Key]*corev1.Service
 	workloads map[cluster.WorkloadKey]*cluster.Workload
 	additions cluster.Additions
@@ -77,7 +81,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	s.readManifests()
+	if err := s.startSource(ctx); err != nil {
+		return err
+	}
+	s.put(ctx, partNodes, s.nodeObjects())
+	s.readManifests(ctx)
 	s.startProcesses(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- s.serveAPI(ctx) }()
@@ -97,9 +105,12 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			}
 			s.reconcile(ctx)
 		case <-tick.C:
-			if s.readManifests() {
+			if s.readManifests(ctx) {
 				s.reconcile(ctx)
 			}
+			s.mu.Lock()
+			s.source.again(ctx)
+			s.mu.Unlock()
 		}
 	}
 }
@@ -108,6 +119,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 func (s *Supervisor) prepare() error {
 	s.plan = topology.Build(s.Lab.Name)
 	s.processes = map[string]*kubelet.Process{}
+	s.checks, s.said = map[string]func(context.Context) error{}, map[string]string{}
 	s.pods = map[cluster.Key]*cluster.Pod{}
 	s.running = map[cluster.Key]*kubelet.Running{}
 	s.messages = map[cluster.Key]string{}
@@ -140,7 +152,30 @@ func (s *Supervisor) prepare() error {
 		Report: func(u kubelet.Update) { s.updates <- u },
 	}
 	s.services = s.readServices()
-	return s.writeNodes()
+	return nil
+}
+
+// startSource makes what Hythe reads the cluster from.
+func (s *Supervisor) startSource(ctx context.Context) error {
+	if s.Source != SourceAPI {
+		s.source = &fileSource{manifests: s.Manifests, state: s.Lab.State(), errs: map[string]error{}}
+		return nil
+	}
+	a, err := newAPISource(s.Lab)
+	if err != nil {
+		return err
+	}
+	s.source = a
+	s.startBacking(ctx, a)
+	if err := a.start(ctx); err != nil {
+		return err
+	}
+	go func() {
+		if err := a.follow(ctx, s.Log); err != nil {
+			s.Log.Error("the API server is not watched", "error", err)
+		}
+	}()
+	return nil
 }
 
 // systemObjects are the example's gateway parts, for folders that have none.
@@ -169,8 +204,8 @@ func (s *Supervisor) readServices() map[cluster.Key]*corev1.Service {
 	return o.Services
 }
 
-func (s *Supervisor) writeNodes() error {
-	var out []corev1.Node
+func (s *Supervisor) nodeObjects() []any {
+	var out []any
 	for _, n := range s.plan.Nodes {
 		labels := map[string]string{"kubernetes.io/hostname": n.Name, "kubernetes.io/os": "linux"}
 		if n.Gateway {
@@ -187,16 +222,22 @@ func (s *Supervisor) writeNodes() error {
 			},
 		})
 	}
-	return write(s, "nodes.yaml", out)
+	return out
 }
 
-func write[T any](s *Supervisor, name string, objects []T) error {
-	_, err := kube.WriteObjects(filepath.Join(s.Lab.State(), name), objects)
-	return err
+// put makes objects all that a part of the cluster has.
+func (s *Supervisor) put(ctx context.Context, part string, objects []any) {
+	err := s.source.put(ctx, part, objects)
+	if err == nil {
+		delete(s.said, part)
+	} else if s.said[part] != err.Error() {
+		s.said[part] = err.Error()
+		s.Log.Error("not all objects are written", "part", part, "error", err)
+	}
 }
 
 // readManifests reads what changed and says whether anything did.
-func (s *Supervisor) readManifests() bool {
+func (s *Supervisor) readManifests(ctx context.Context) bool {
 	changed, err := s.files.Poll()
 	if err != nil && (s.filesErr == nil || err.Error() != s.filesErr.Error()) {
 		s.Log.Warn("manifests cannot be read, the last good state stays", "error", err)
@@ -210,7 +251,7 @@ func (s *Supervisor) readManifests() bool {
 	s.objects = s.files.Objects()
 	s.additions = cluster.Add(s.objects, s.system, s.ca, s.Fill)
 	s.objects.Merge(s.additions.Objects)
-	s.services = cluster.Complete(s.objects.Services, s.services)
+	s.services = s.source.complete(s.objects.Services, s.services)
 	s.workloads = map[cluster.WorkloadKey]*cluster.Workload{}
 	for k, w := range s.objects.Workloads {
 		if ok, reason := cluster.Runs(w); ok {
@@ -219,16 +260,13 @@ func (s *Supervisor) readManifests() bool {
 			s.additions.Skipped = append(s.additions.Skipped, fmt.Sprintf("%s %s/%s: %s", k.Kind, k.Namespace, k.Name, reason))
 		}
 	}
-	if err := write(s, "fill.yaml", s.additions.List()); err != nil {
-		s.Log.Error("additions are not written", "error", err)
-	}
-	services := make([]*corev1.Service, 0, len(s.services))
+	s.put(ctx, partManifests, s.objects.List())
+	s.put(ctx, partFill, s.additions.List())
+	services := make([]any, 0, len(s.services))
 	for _, k := range slices.SortedFunc(maps.Keys(s.services), compareKeys) {
 		services = append(services, s.services[k])
 	}
-	if err := write(s, "services.yaml", services); err != nil {
-		s.Log.Error("Services are not written", "error", err)
-	}
+	s.put(ctx, partServices, services)
 	return true
 }
 
@@ -261,10 +299,11 @@ func (s *Supervisor) reconcile(ctx context.Context) {
 	for _, k := range action.End {
 		s.pods[k].Terminating = true
 	}
-	slicesNow := cluster.Slices(s.services, slices.SortedFunc(maps.Values(s.pods), func(a, b *cluster.Pod) int { return a.Number - b.Number }))
-	if err := write(s, "endpointslices.yaml", slicesNow); err != nil {
-		s.Log.Error("EndpointSlices are not written", "error", err)
+	var slicesNow []any
+	for _, slice := range cluster.Slices(s.services, slices.SortedFunc(maps.Values(s.pods), func(a, b *cluster.Pod) int { return a.Number - b.Number })) {
+		slicesNow = append(slicesNow, slice)
 	}
+	s.put(ctx, partSlices, slicesNow)
 	for _, k := range action.End {
 		s.Log.Info("pod ends", "pod", k.String())
 		s.running[k].End()
@@ -283,16 +322,18 @@ func (s *Supervisor) reconcile(ctx context.Context) {
 
 // startProcesses starts Hythe: the controller, and on each node what belongs there.
 func (s *Supervisor) startProcesses(ctx context.Context) {
-	files := []string{"--manifests", s.Manifests, "--state", s.Lab.State()}
-	s.startProcess(ctx, topology.Control, "controller", files)
+	s.startProcess(ctx, topology.Control, "controller", s.source.args(topology.Control, "controller"))
 	for _, n := range s.plan.Nodes {
 		dirs := s.Lab.node(n.Name)
 		s.startProcess(ctx, n.Name, "node", append([]string{
 			"--node", n.Name, "--data", s.Lab.path("nodes", n.Name, "data"), "--run", dirs.Run,
 			"--cni-conf-dir", dirs.CNIConf, "--cni-bin-dir", dirs.CNIBin, "--heartbeat-key", s.Lab.key(), "--interface", "eth0",
-		}, files...))
+			"--boot-id", s.Lab.bootID(n.Name),
+		}, s.source.args(n.Name, "node")...))
 		if n.Gateway {
-			s.startProcess(ctx, n.Name, "gateway", append([]string{"--node", n.Name, "--xds-socket", dirs.XDSSocket}, files...))
+			s.startProcess(ctx, n.Name, "gateway", append([]string{
+				"--node", n.Name, "--xds-socket", dirs.XDSSocket, "--envoy-admin", filepath.Join(dirs.Run, "envoy-*.sock"),
+			}, s.source.args(n.Name, "gateway")...))
 		}
 	}
 }

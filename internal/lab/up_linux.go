@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,9 @@ const lockWait = 500 * time.Millisecond
 type Options struct {
 	// Manifests is a folder of manifests.
 	Manifests string
-	Fill      bool
+	// Source is SourceFiles (also if empty) or SourceAPI.
+	Source string
+	Fill   bool
 	// Out gets the progress, for people.
 	Out io.Writer
 	// Wait bounds the time until all is ready.
@@ -108,7 +111,8 @@ func (l Lab) startSupervisor(o Options) (<-chan error, error) {
 	if _, err := os.Stat(manifests); err != nil {
 		return nil, fmt.Errorf("find manifests: %w", err)
 	}
-	cmd := exec.Command(self, "lab", "serve", "--name", l.Name, "--dir", l.Dir, "--manifests", manifests, "--fill="+strconv.FormatBool(o.Fill))
+	cmd := exec.Command(self, "lab", "serve", "--name", l.Name, "--dir", l.Dir, "--manifests", manifests, "--fill="+strconv.FormatBool(o.Fill),
+		"--source", cmp.Or(o.Source, SourceFiles))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -181,7 +185,7 @@ func (p *progress) tell(st Status) {
 		text string
 	}{
 		{len(st.Processes) > 0, "machines are up: client, router, LAN, control, three nodes"},
-		{processes == len(st.Processes), fmt.Sprintf("%d processes of Hythe are ready", processes)},
+		{processes == len(st.Processes), fmt.Sprintf("%d processes are ready", processes)},
 		{pods == len(st.Pods) && pods > 0, fmt.Sprintf("%d pods are ready", pods)},
 		{owned > 0 && owned == len(st.VIPs), "announced:" + announced},
 	}

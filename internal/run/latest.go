@@ -3,6 +3,9 @@ package run
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 	"sync"
 	"time"
 )
@@ -55,7 +58,8 @@ func Wake(ch chan<- struct{}) {
 const Retry = time.Second
 
 // Sink calls set with each newest value until ctx is done. A value whose set failed is tried again after Retry,
-// unless a newer one came. set reports its own errors; it must be safe to repeat.
+// unless a newer one came. set reports its own errors; it must be safe to repeat. One that panics is written to standard
+// error, as a panic is, and counts as failed.
 func Sink[T any](ctx context.Context, latest *Latest[T], set func(context.Context, T) error) error {
 	var value T
 	var again <-chan time.Time
@@ -72,7 +76,11 @@ func Sink[T any](ctx context.Context, latest *Latest[T], set func(context.Contex
 		case <-again:
 		}
 		again = nil
-		if err := set(ctx, value); err != nil {
+		err := Guard(func() error { return set(ctx, value) })
+		if p := new(PanicError); errors.As(err, &p) {
+			fmt.Fprintln(os.Stderr, p)
+		}
+		if err != nil {
 			again = time.After(Retry)
 		}
 	}

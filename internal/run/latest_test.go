@@ -47,3 +47,33 @@ func TestSinkRetriesNewest(t *testing.T) {
 		}
 	})
 }
+
+// TestSinkSurvivesPanic checks that a set that panics is one that failed.
+func TestSinkSurvivesPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		latest := NewLatest[int]()
+		var got []int
+		done := make(chan error, 1)
+		go func() {
+			done <- Sink(ctx, latest, func(_ context.Context, v int) error {
+				got = append(got, v)
+				if len(got) == 1 {
+					panic("at the first")
+				}
+				return nil
+			})
+		}()
+		latest.Put(1)
+		time.Sleep(Retry + time.Millisecond)
+		latest.Put(2)
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if want := []int{1, 1, 2}; !slices.Equal(got, want) {
+			t.Errorf("values set: %v, want %v", got, want)
+		}
+	})
+}

@@ -18,34 +18,13 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
-)
 
-// clusterScoped are the kinds without a namespace that tests use.
-var clusterScoped = map[string]bool{
-	"Namespace": true, "Node": true, "IngressClass": true, "CustomResourceDefinition": true, "ClusterRole": true,
-	"ClusterRoleBinding": true, "AddressPool": true, "AddressClaim": true, "Report": true,
-}
+	"hythe.dev/hythe/internal/lab/apiserver"
+)
 
 // Path is the URL path of an object, or of all objects of its kind if name is empty.
 func Path(apiVersion, kind, namespace, name string) string {
-	plural := strings.ToLower(kind)
-	if strings.HasSuffix(plural, "s") {
-		plural += "es"
-	} else {
-		plural += "s"
-	}
-	path := "/apis/" + apiVersion
-	if !strings.Contains(apiVersion, "/") {
-		path = "/api/" + apiVersion
-	}
-	if namespace != "" && !clusterScoped[kind] {
-		path += "/namespaces/" + namespace
-	}
-	path += "/" + plural
-	if name != "" {
-		path += "/" + name
-	}
-	return path
+	return apiserver.Path(apiVersion, kind, namespace, name)
 }
 
 // Do sends a request as an administrator and returns the answer's code and body.
@@ -137,7 +116,7 @@ func (s *Server) each(manifests string, replace bool) {
 
 func (s *Server) apply(o *unstructured.Unstructured, replace bool) {
 	s.tb.Helper()
-	if clusterScoped[o.GetKind()] {
+	if apiserver.Clustered(o.GetKind()) {
 		o.SetNamespace("")
 	} else if o.GetNamespace() == "" {
 		o.SetNamespace("default")

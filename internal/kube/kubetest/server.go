@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"hythe.dev/hythe/internal/lab/apiserver"
+	"hythe.dev/hythe/internal/testenv"
 )
 
 // patience is how long a server may take to start or stop.
@@ -27,12 +30,9 @@ const patience = 90 * time.Second
 type Server struct {
 	tb        testing.TB
 	dir       string
-	authority *authority
-	binaries  string
+	authority *apiserver.Authority
+	plan      apiserver.Server
 	etcd, api *process
-	etcdPort  int
-	peerPort  int
-	apiPort   int
 	client    *http.Client
 }
 
@@ -47,18 +47,19 @@ type process struct {
 // minutes, and so make test is the same on each machine. make test-api sets it.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, dir: tb.TempDir(), binaries: binaries(tb)}
+	s := &Server{tb: tb, dir: tb.TempDir()}
 	var err error
-	if s.authority, err = newAuthority(); err != nil {
+	if s.authority, err = apiserver.NewAuthority(); err != nil {
 		tb.Fatal(err)
 	}
-	if err := s.authority.write(s.dir); err != nil {
-		tb.Fatal(err)
+	var apiPort uint16
+	s.plan = apiserver.Server{Dir: s.dir, Binaries: binaries(tb), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")}
+	for _, port := range []*uint16{&s.plan.EtcdPort, &s.plan.PeerPort, &apiPort} {
+		*port = testenv.FreePort(tb)
 	}
-	for _, port := range []*int{&s.etcdPort, &s.peerPort, &s.apiPort} {
-		if *port, err = freePort(); err != nil {
-			tb.Fatal(err)
-		}
+	s.plan.Address = netip.AddrPortFrom(loopback(), apiPort)
+	if err := s.plan.WriteKeys(s.authority); err != nil {
+		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
 		s.api.stop()
@@ -78,27 +79,14 @@ func binaries(tb testing.TB) string {
 	if testing.Short() || os.Getenv("HYTHE_API") != "1" {
 		tb.Skip("needs a Kubernetes API server: run make test-api")
 	}
-	cache, err := os.UserCacheDir()
+	dir, err := apiserver.Binaries()
 	if err != nil {
 		tb.Fatal(err)
-	}
-	dir := filepath.Join(cache, "hythe", "bin")
-	for _, name := range []string{"etcd", "kube-apiserver"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			tb.Fatalf("needs %s: build it with scripts/apiserver.sh build", name)
-		}
 	}
 	return dir
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
+func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
 // Config is for an administrator.
 func (s *Server) Config() *rest.Config { return s.ConfigFor("admin", "system:masters") }
@@ -106,13 +94,13 @@ func (s *Server) Config() *rest.Config { return s.ConfigFor("admin", "system:mas
 // ConfigFor is for a user of some groups.
 func (s *Server) ConfigFor(user string, groups ...string) *rest.Config {
 	s.tb.Helper()
-	chain, key, err := s.authority.issue(user, groups...)
+	chain, key, err := s.authority.Issue(user, groups)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
 	return &rest.Config{
-		Host:            "https://" + s.Addr(),
-		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.pem, CertData: chain, KeyData: key},
+		Host:            s.plan.URL(),
+		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.PEM(), CertData: chain, KeyData: key},
 		QPS:             -1,
 	}
 }
@@ -120,15 +108,7 @@ func (s *Server) ConfigFor(user string, groups ...string) *rest.Config {
 // Kubeconfig writes a kubeconfig file for a user of some groups and returns its path.
 func (s *Server) Kubeconfig(user string, groups ...string) string {
 	s.tb.Helper()
-	c := s.ConfigFor(user, groups...)
-	data, err := json.Marshal(map[string]any{
-		"apiVersion": "v1", "kind": "Config", "current-context": "test",
-		"contexts": []any{map[string]any{"name": "test", "context": map[string]any{"cluster": "test", "user": user}}},
-		"clusters": []any{map[string]any{"name": "test", "cluster": map[string]any{
-			"server": c.Host, "certificate-authority-data": c.CAData}}},
-		"users": []any{map[string]any{"name": user, "user": map[string]any{
-			"client-certificate-data": c.CertData, "client-key-data": c.KeyData}}},
-	})
+	data, err := s.authority.Kubeconfig(s.plan.URL(), user, groups...)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -140,7 +120,7 @@ func (s *Server) Kubeconfig(user string, groups ...string) string {
 }
 
 // Addr is where kube-apiserver listens.
-func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.apiPort) }
+func (s *Server) Addr() string { return s.plan.Address.String() }
 
 // StopAPI kills kube-apiserver at once; its data stays.
 func (s *Server) StopAPI() { s.api.stop() }
@@ -159,15 +139,7 @@ func (s *Server) EndAPI() {
 // StartAPI starts kube-apiserver and waits until it is ready.
 func (s *Server) StartAPI() {
 	s.tb.Helper()
-	file := func(name string) string { return filepath.Join(s.dir, name) }
-	s.api = s.run("kube-apiserver",
-		"--etcd-servers="+s.etcdURL(), "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", s.apiPort),
-		"--advertise-address=127.0.0.1", "--tls-cert-file="+file("server.crt"), "--tls-private-key-file="+file("server.key"),
-		"--client-ca-file="+file("ca.crt"), "--service-account-issuer=https://kubetest",
-		"--service-account-key-file="+file("accounts.key"), "--service-account-signing-key-file="+file("accounts.key"),
-		"--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.96.0.0/16",
-		"--endpoint-reconciler-type=none", "--profiling=false", "--shutdown-delay-duration=0s", "--shutdown-watch-termination-grace-period=2s", "--event-ttl=10m",
-	)
+	s.api = s.run("kube-apiserver", s.plan.API())
 	client, err := rest.HTTPClientFor(s.Config())
 	if err != nil {
 		s.tb.Fatal(err)
@@ -183,15 +155,10 @@ func (s *Server) StartAPI() {
 	})
 }
 
-func (s *Server) etcdURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.etcdPort) }
-
 func (s *Server) startEtcd() {
 	s.tb.Helper()
-	peer := fmt.Sprintf("http://127.0.0.1:%d", s.peerPort)
-	s.etcd = s.run("etcd", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--logger=zap", "--log-level=error",
-		"--listen-client-urls="+s.etcdURL(), "--advertise-client-urls="+s.etcdURL(),
-		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
-	s.wait("etcd", func(ctx context.Context) error { return get(ctx, http.DefaultClient, s.etcdURL()+"/health") })
+	s.etcd = s.run("etcd", s.plan.Etcd())
+	s.wait("etcd", func(ctx context.Context) error { return get(ctx, http.DefaultClient, s.plan.EtcdURL()+"/health") })
 }
 
 // Compact makes etcd forget its history up to now, so that old watches cannot be continued.
@@ -208,7 +175,7 @@ func (s *Server) Compact() {
 
 func (s *Server) etcdCall(path, body string, answer any) {
 	s.tb.Helper()
-	response, err := http.Post(s.etcdURL()+path, "application/json", strings.NewReader(body))
+	response, err := http.Post(s.plan.EtcdURL()+path, "application/json", strings.NewReader(body))
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -226,9 +193,9 @@ func (s *Server) etcdCall(path, body string, answer any) {
 }
 
 // run starts a binary with its output in a file.
-func (s *Server) run(name string, args ...string) *process {
+func (s *Server) run(name string, command []string) *process {
 	s.tb.Helper()
-	p := &process{cmd: exec.Command(filepath.Join(s.binaries, name), args...), done: make(chan struct{}), log: filepath.Join(s.dir, name+".log")}
+	p := &process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{}), log: filepath.Join(s.dir, name+".log")}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.tb.Fatal(err)

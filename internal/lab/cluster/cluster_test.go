@@ -224,6 +224,37 @@ func TestStepRollingUpdate(t *testing.T) {
 	}
 }
 
+// TestDaemonSurge updates a DaemonSet with maxSurge 1: each node has a working pod all the time.
+func TestDaemonSurge(t *testing.T) {
+	w := newWorld(t, exampleObjects(t))
+	w.settle()
+	key := WorkloadKey{Kind: "DaemonSet", Namespace: "hythe-system", Name: "envoy"}
+	changed := *w.workloads[key]
+	changed.Template = *changed.Template.DeepCopy()
+	changed.Template.Annotations = map[string]string{"update": "1"}
+	w.workloads[key] = &changed
+	hash := TemplateHash(&changed)
+	for turn := 0; w.count("envoy", func(p *Pod) bool { return p.Hash == hash && usable(p) }) < 2 || len(w.pods) == 0; turn++ {
+		w.turn()
+		perNode := map[string]int{}
+		for _, p := range w.pods {
+			if p.Owner.Name == "envoy" && usable(p) {
+				perNode[p.Node]++
+			}
+		}
+		if len(perNode) != 2 {
+			t.Fatalf("turn %d: nodes with a working Envoy are %v", turn, perNode)
+		}
+		if turn > 20 {
+			t.Fatal("the update does not end")
+		}
+	}
+	w.settle()
+	if n := w.count("envoy", usable); n != 2 {
+		t.Errorf("%d Envoys after the update", n)
+	}
+}
+
 func TestStepScaleAndRemove(t *testing.T) {
 	w := newWorld(t, exampleObjects(t))
 	w.settle()
@@ -392,6 +423,16 @@ func TestFilesKeepLastGoodState(t *testing.T) {
 	put("kind: Service\napiVersion: v1\nmetadata: {name: only}\n")
 	if changed, err := f.Poll(); !changed || err != nil || len(f.Objects().Services) != 1 {
 		t.Errorf("mended: %v, %v, %d Services", changed, err, len(f.Objects().Services))
+	}
+	put("")
+	if changed, err := f.Poll(); changed || err != nil || len(f.Objects().Services) != 1 {
+		t.Errorf("empty for a moment: %v, %v, %d Services", changed, err, len(f.Objects().Services))
+	}
+	if err := os.Chtimes(path, time.Time{}, time.Now().Add(-emptied)); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := f.Poll(); !changed || err != nil || len(f.Objects().Services) != 0 {
+		t.Errorf("empty for good: %v, %v, %d Services", changed, err, len(f.Objects().Services))
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)

@@ -38,6 +38,10 @@ type file struct {
 	err     error
 }
 
+// emptied is how long a file may be empty before that is believed: who writes a file in place empties it first, and to
+// believe that would end all of its pods.
+const emptied = time.Second
+
 // Poll reads what changed since the last call. The error says what could not be read: the last good state of such a
 // file stays; of a file that never was good, what can be read is used.
 func (f *Files) Poll() (changed bool, err error) {
@@ -97,6 +101,9 @@ func (f *Files) read(path string, info fs.FileInfo) bool {
 		f.files[path] = old
 	}
 	if old.size == info.Size() && old.changed.Equal(info.ModTime()) {
+		return false
+	}
+	if info.Size() == 0 && old.size > 0 && time.Since(info.ModTime()) < emptied {
 		return false
 	}
 	old.size, old.changed = info.Size(), info.ModTime()
@@ -230,7 +237,7 @@ func (o *Objects) decode(apiVersion, kind string, doc []byte) error {
 			o.add(&Workload{Replicas: count(s.Spec.Replicas), Template: s.Spec.Template}, kind, s)
 		})
 	case "apps/v1 DaemonSet":
-		return into(doc, func(d *appsv1.DaemonSet) { o.add(&Workload{Template: d.Spec.Template}, kind, d) })
+		return into(doc, func(d *appsv1.DaemonSet) { o.add(fromDaemonSet(d), kind, d) })
 	case "discovery.k8s.io/v1 EndpointSlice":
 		return into(doc, func(s *discoveryv1.EndpointSlice) { o.Slices[key(s)] = s })
 	case "networking.k8s.io/v1 Ingress":
@@ -278,6 +285,14 @@ func fromDeployment(d *appsv1.Deployment) *Workload {
 		if given.MaxUnavailable != nil {
 			w.MaxUnavailable = *given.MaxUnavailable
 		}
+	}
+	return w
+}
+
+func fromDaemonSet(d *appsv1.DaemonSet) *Workload {
+	w := &Workload{Template: d.Spec.Template}
+	if given := d.Spec.UpdateStrategy.RollingUpdate; given != nil && given.MaxSurge != nil {
+		w.MaxSurge = *given.MaxSurge
 	}
 	return w
 }

@@ -62,16 +62,25 @@ func (o *Objects) Merge(more *Objects) {
 }
 
 // List returns those objects of the additions that other processes read, in a fixed order.
-func (a Additions) List() []any {
+func (a Additions) List() []any { return a.Objects.List() }
+
+// List returns the objects that other processes read, but for the Services, in a fixed order.
+func (o *Objects) List() []any {
 	var out []any
-	for _, name := range slices.Sorted(maps.Keys(a.Objects.IngressClasses)) {
-		out = append(out, a.Objects.IngressClasses[name])
+	for _, name := range slices.Sorted(maps.Keys(o.IngressClasses)) {
+		out = append(out, o.IngressClasses[name])
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.Objects.Pools)) {
-		out = append(out, a.Objects.Pools[name])
+	for _, name := range slices.Sorted(maps.Keys(o.Pools)) {
+		out = append(out, o.Pools[name])
 	}
-	for _, k := range model.SortedKeys(a.Objects.Secrets) {
-		out = append(out, a.Objects.Secrets[k])
+	for _, k := range model.SortedKeys(o.Secrets) {
+		out = append(out, o.Secrets[k])
+	}
+	for _, k := range model.SortedKeys(o.Ingresses) {
+		out = append(out, o.Ingresses[k])
+	}
+	for _, k := range model.SortedKeys(o.Slices) {
+		out = append(out, o.Slices[k])
 	}
 	return out
 }
@@ -139,12 +148,13 @@ func (a *additions) fillClass(ing *networkingv1.Ingress) {
 		return
 	}
 	class := &networkingv1.IngressClass{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "IngressClass"},
-		ObjectMeta: metav1.ObjectMeta{Name: name},
+		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "IngressClass"},
+		// A folder of manifests has one author, who may serve all hosts.
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{v1alpha1.CatchAllAnnotation: "*"}},
 		Spec:       networkingv1.IngressClassSpec{Controller: v1alpha1.IngressController},
 	}
 	if given != nil && given.Annotations[networkingv1.AnnotationIsDefaultIngressClass] != "" {
-		class.Annotations = map[string]string{networkingv1.AnnotationIsDefaultIngressClass: given.Annotations[networkingv1.AnnotationIsDefaultIngressClass]}
+		class.Annotations[networkingv1.AnnotationIsDefaultIngressClass] = given.Annotations[networkingv1.AnnotationIsDefaultIngressClass]
 	}
 	a.Objects.IngressClasses[name] = class
 	a.added("IngressClass %s, now Hythe's", name)

@@ -22,16 +22,9 @@ func ServiceCIDR() netip.Prefix { return netip.MustParsePrefix("10.96.0.0/16") }
 // object asks for comes first, then what it had before, then a free one that depends on its name. It is pure and does
 // not change its arguments.
 func Complete(services, before map[Key]*corev1.Service) map[Key]*corev1.Service {
-	out := map[Key]*corev1.Service{}
+	out := Default(services)
 	a := allocation{addresses: map[netip.Addr]bool{}, ports: map[portUse]bool{}}
 	a.addresses[ServiceCIDR().Addr().Next()] = true // the API server's own, by custom
-	for k, s := range services {
-		s = s.DeepCopy()
-		s.Namespace = k.Namespace
-		s.APIVersion, s.Kind = "v1", "Service"
-		setDefaults(s)
-		out[k] = s
-	}
 	keys := model.SortedKeys(out)
 	for _, k := range keys {
 		a.takeGiven(out[k])
@@ -41,6 +34,19 @@ func Complete(services, before map[Key]*corev1.Service) map[Key]*corev1.Service 
 	}
 	for _, k := range keys {
 		a.takeFree(out[k])
+	}
+	return out
+}
+
+// Default returns the Services with an API server's defaults, without addresses and ports. It does not change its argument.
+func Default(services map[Key]*corev1.Service) map[Key]*corev1.Service {
+	out := make(map[Key]*corev1.Service, len(services))
+	for k, s := range services {
+		s = s.DeepCopy()
+		s.Namespace = k.Namespace
+		s.APIVersion, s.Kind = "v1", "Service"
+		setDefaults(s)
+		out[k] = s
 	}
 	return out
 }

@@ -52,7 +52,8 @@ type Workload struct {
 	Key      WorkloadKey
 	Replicas int // not of a DaemonSet
 	Template corev1.PodTemplateSpec
-	// MaxSurge and MaxUnavailable are those of a Deployment's rolling update, with defaults applied.
+	// MaxSurge and MaxUnavailable are those of a Deployment's rolling update, with defaults applied; of a DaemonSet's
+	// only MaxSurge matters, and only whether it is zero.
 	MaxSurge, MaxUnavailable intstr.IntOrString
 	// Recreate ends all old pods before the first new one starts.
 	Recreate bool

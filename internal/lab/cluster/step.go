@@ -97,7 +97,7 @@ func limits(w *Workload) (surge, unavailable int) {
 	return surge, min(unavailable, w.Replicas)
 }
 
-// stepDaemon keeps one pod on each matching node. An update replaces one pod at a time, the old one first.
+// stepDaemon keeps one pod on each matching node. An update replaces one pod at a time.
 func (s *step) stepDaemon(w *Workload) {
 	hash := TemplateHash(w)
 	current, old, ending := s.of(w, hash)
@@ -114,8 +114,27 @@ func (s *step) stepDaemon(w *Workload) {
 		}
 	}
 	if settled {
-		s.end(old, 1)
+		s.replace(w, hash, current, old)
 	}
+}
+
+// replace goes on with the update of one node: the old pod ends first or, with a surge, when the new one is ready.
+func (s *step) replace(w *Workload, hash string, current, old []*Pod) {
+	if surge, _ := intstr.GetScaledValueFromIntOrPercent(&w.MaxSurge, 100, true); surge == 0 || len(old) == 0 {
+		s.end(old, 1)
+		return
+	}
+	updated := map[string]bool{}
+	for _, p := range current {
+		updated[p.Node] = true
+	}
+	for _, p := range old {
+		if updated[p.Node] {
+			s.End = append(s.End, p.Key)
+			return
+		}
+	}
+	s.startOn(w, hash, old[0].Node)
 }
 
 // end ends the newest n pods, those that are not ready before others.

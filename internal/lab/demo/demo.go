@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,7 +15,6 @@ import (
 
 	"hythe.dev/hythe/examples"
 	"hythe.dev/hythe/internal/atomicfile"
-	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/lab"
 	"hythe.dev/hythe/internal/lab/topology"
 	"hythe.dev/hythe/internal/model"
@@ -31,6 +29,8 @@ type Options struct {
 	Manifests string
 	// Fill adds what Ingresses of Manifests only name.
 	Fill bool
+	// Source is lab.SourceFiles (also if empty) or lab.SourceAPI.
+	Source string
 	// Keep leaves the lab running.
 	Keep bool
 	Out  io.Writer
@@ -135,7 +135,11 @@ func (d *demo) up(ctx context.Context, o Options) error {
 	if !examples {
 		wait = 30 * time.Second
 	}
-	err := d.lab.Up(ctx, lab.Options{Manifests: d.lab.Manifests(), Fill: o.Fill || examples, Out: d.out, Wait: wait})
+	if o.Source == lab.SourceAPI {
+		wait += 30 * time.Second // etcd and kube-apiserver start first
+		d.note("the cluster's objects are in a kube-apiserver on the control machine")
+	}
+	err := d.lab.Up(ctx, lab.Options{Manifests: d.lab.Manifests(), Source: o.Source, Fill: o.Fill || examples, Out: d.out, Wait: wait})
 	if err != nil && examples {
 		return err
 	}
@@ -198,20 +202,14 @@ func copyManifests(from, to string) error {
 	return nil
 }
 
-// snapshot reads manifests and state once, as Hythe's processes see them.
+// readLimit bounds how long the cluster's state may take to be read.
+const readLimit = 20 * time.Second
+
+// snapshot reads the cluster's state once, as Hythe's processes see them.
 func (d *demo) snapshot(ctx context.Context) (*model.Snapshot, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	var first *model.Snapshot
-	files := kube.NewFiles(d.lab.Manifests(), d.lab.State(), slog.New(slog.DiscardHandler))
-	err := files.Run(ctx, func(s *model.Snapshot) {
-		first = s
-		cancel()
-	})
-	if first != nil {
-		return first, nil
-	}
-	return nil, fmt.Errorf("read manifests and state: %w", err)
+	return d.lab.Snapshot(ctx, d.lab.Manifests())
 }
 
 // edit replaces text in one of the demo's manifests, by rename as an editor would.

@@ -15,9 +15,9 @@ import (
 )
 
 // attach calls CNI ADD for the pod, as a container runtime on its node would, and returns the pod's address.
-func (k *Kubelet) attach(ctx context.Context, pod *cluster.Pod) (netip.Addr, error) {
+func (k *Kubelet) attach(ctx context.Context, pod *cluster.Pod, containerID string) (netip.Addr, error) {
 	var addr netip.Addr
-	err := k.withCNI(pod, func(cni libcni.CNI, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
+	err := k.withCNI(pod, containerID, func(cni libcni.CNI, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
 		result, err := cni.AddNetworkList(ctx, list, rt)
 		if err != nil {
 			return err
@@ -43,8 +43,8 @@ func (k *Kubelet) attach(ctx context.Context, pod *cluster.Pod) (netip.Addr, err
 }
 
 // detach calls CNI DEL for the pod.
-func (k *Kubelet) detach(ctx context.Context, pod *cluster.Pod) error {
-	err := k.withCNI(pod, func(cni libcni.CNI, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
+func (k *Kubelet) detach(ctx context.Context, pod *cluster.Pod, containerID string) error {
+	err := k.withCNI(pod, containerID, func(cni libcni.CNI, list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
 		return cni.DelNetworkList(ctx, list, rt)
 	})
 	if err != nil {
@@ -55,7 +55,7 @@ func (k *Kubelet) detach(ctx context.Context, pod *cluster.Pod) error {
 
 // withCNI reads the node's network configuration and calls f in the node's network namespace: libcni starts the plugin
 // on the thread that calls it.
-func (k *Kubelet) withCNI(pod *cluster.Pod, f func(libcni.CNI, *libcni.NetworkConfigList, *libcni.RuntimeConf) error) error {
+func (k *Kubelet) withCNI(pod *cluster.Pod, containerID string, f func(libcni.CNI, *libcni.NetworkConfigList, *libcni.RuntimeConf) error) error {
 	dirs := k.Node(pod.Node)
 	files, err := libcni.ConfFiles(dirs.CNIConf, []string{".conflist"})
 	if err != nil {
@@ -69,23 +69,25 @@ func (k *Kubelet) withCNI(pod *cluster.Pod, f func(libcni.CNI, *libcni.NetworkCo
 		return err
 	}
 	rt := &libcni.RuntimeConf{
-		ContainerID: containerID(pod),
+		ContainerID: containerID,
 		NetNS:       topology.Path(k.namespace(pod)),
 		IfName:      "eth0",
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"},
 			{"K8S_POD_NAMESPACE", pod.Key.Namespace},
 			{"K8S_POD_NAME", pod.Key.Name},
-			{"K8S_POD_INFRA_CONTAINER_ID", containerID(pod)},
+			{"K8S_POD_INFRA_CONTAINER_ID", containerID},
 		},
 	}
 	cni := libcni.NewCNIConfigWithCacheDir([]string{dirs.CNIBin, filepath.Dir(k.Executable)}, dirs.CNICache, nil)
 	return topology.Do(topology.NamespaceName(k.Lab, pod.Node), func() error { return f(cni, list, rt) })
 }
 
-// containerID is unique to the pod, also among pods of the same name.
-func containerID(pod *cluster.Pod) string {
-	return fmt.Sprintf("lab-%s-%d", pod.Key.Name, pod.Number)
+// containerID is unique to the pod, also among pods of the same name, and new when the pod is made anew.
+func (r *Running) containerID() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Sprintf("lab-%s-%d-%d", r.pod.Key.Name, r.pod.Number, r.sandbox)
 }
 
 func (k *Kubelet) namespace(pod *cluster.Pod) string {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -126,6 +127,20 @@ func TestPreStop(t *testing.T) {
 	}{{nil, 0}, {sleepAction, 2 * time.Second}, {exec, 7 * time.Second}} {
 		if got := preStop(corev1.Container{Lifecycle: c.lifecycle}); got != c.want {
 			t.Errorf("preStop of %v is %s, want %s", c.lifecycle, got, c.want)
+		}
+	}
+}
+
+func TestHytheHook(t *testing.T) {
+	hook := func(command ...string) corev1.Container {
+		return corev1.Container{Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}}}
+	}
+	if got := hytheHook(hook("/bin/hythe", "gateway", "drain")); !slices.Equal(got, []string{"gateway", "drain"}) {
+		t.Errorf("arguments %q", got)
+	}
+	for _, c := range []corev1.Container{{}, hook("sleep", "5"), hook("hythe")} {
+		if got := hytheHook(c); got != nil {
+			t.Errorf("arguments %q of another hook", got)
 		}
 	}
 }

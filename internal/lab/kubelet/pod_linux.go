@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,11 +67,18 @@ type Running struct {
 	mu         sync.Mutex
 	containers []*Process
 	update     Update
+	sandbox    int           // counts what the pod was made anew
+	off, on    chan struct{} // closed when the machine goes off, and on
+	down       chan struct{} // closed when nothing of the pod runs on a machine that is off
+	gone       chan struct{} // closed when the pod has ended
 }
 
 // Start runs a pod until it is ended, or ctx is done. ports are the ports that each container listens on.
 func (k *Kubelet) Start(ctx context.Context, pod cluster.Pod, ports [][]corev1.ContainerPort) *Running {
-	r := &Running{pod: &pod, k: k, end: make(chan struct{}), update: Update{Key: pod.Key, Number: pod.Number}}
+	r := &Running{
+		pod: &pod, k: k, end: make(chan struct{}), update: Update{Key: pod.Key, Number: pod.Number},
+		off: make(chan struct{}), down: make(chan struct{}), gone: make(chan struct{}),
+	}
 	go r.run(ctx, ports)
 	return r
 }
@@ -87,10 +95,12 @@ func (r *Running) Containers() []*Process {
 
 // run is the life of the pod.
 func (r *Running) run(ctx context.Context, ports [][]corev1.ContainerPort) {
+	defer close(r.gone)
 	ns := r.k.namespace(r.pod)
-	attached := r.setup(ctx, ns)
-	if attached {
-		r.serve(ctx, ports)
+	for again := true; again; again = r.restarted(ctx) {
+		if r.setup(ctx, ns) {
+			r.serve(ctx, ports)
+		}
 	}
 	if ctx.Err() != nil {
 		return // the lab goes down and takes everything with it
@@ -124,6 +134,8 @@ func (r *Running) setup(ctx context.Context, ns string) bool {
 			return false
 		case <-r.end:
 			return false
+		case <-r.poweredOff():
+			return false
 		case <-time.After(retry):
 		}
 	}
@@ -135,7 +147,7 @@ func (r *Running) trySetup(ctx context.Context, ns string) error {
 			return err
 		}
 	}
-	addr, err := r.k.attach(ctx, r.pod)
+	addr, err := r.k.attach(ctx, r.pod, r.containerID())
 	if err != nil {
 		return err
 	}
@@ -159,7 +171,7 @@ func (r *Running) serve(ctx context.Context, ports [][]corev1.ContainerPort) {
 		r.mu.Lock()
 		r.containers = append(r.containers, p)
 		r.mu.Unlock()
-		wg.Go(func() { r.container(ctx, p, preStop(r.pod.Spec.Containers[i])) })
+		wg.Go(func() { r.container(ctx, p, r.pod.Spec.Containers[i]) })
 	}
 	probe.Go(func() { r.probe(probing, ports) })
 	go func() {
@@ -169,6 +181,7 @@ func (r *Running) serve(ctx context.Context, ports [][]corev1.ContainerPort) {
 	select {
 	case <-ctx.Done():
 	case <-r.end:
+	case <-r.poweredOff():
 	}
 	<-all
 	stopProbing()
@@ -176,18 +189,46 @@ func (r *Running) serve(ctx context.Context, ports [][]corev1.ContainerPort) {
 }
 
 // container runs one container until the pod ends, and through its preStop hook.
-func (r *Running) container(ctx context.Context, p *Process, preStop time.Duration) {
+func (r *Running) container(ctx context.Context, p *Process, c corev1.Container) {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
 		select {
 		case <-running.Done():
+		case <-r.poweredOff():
+			kill(p, stop)
 		case <-r.end:
-			sleep(running, preStop)
+			r.drain(running, p, c)
+			sleep(running, preStop(c))
 			stop()
 		}
 	}()
 	p.Run(running)
+}
+
+// drain runs a preStop hook that is a command of Hythe's own, "hythe gateway drain", on the container's Envoy.
+func (r *Running) drain(ctx context.Context, p *Process, c corev1.Container) {
+	args := hytheHook(c)
+	if args == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.Grace)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, r.k.Executable, append(args, "--admin-socket", r.adminSocket())...)
+	out, err := cmd.CombinedOutput()
+	r.k.Log.Info("preStop hook ended", "pod", r.pod.Key.String(), "error", err, "output", string(out))
+}
+
+// hytheHook is the arguments of a preStop hook that calls hythe, nil for another one or none.
+func hytheHook(c corev1.Container) []string {
+	if c.Lifecycle == nil || c.Lifecycle.PreStop == nil || c.Lifecycle.PreStop.Exec == nil {
+		return nil
+	}
+	command := c.Lifecycle.PreStop.Exec.Command
+	if len(command) < 2 || filepath.Base(command[0]) != "hythe" {
+		return nil
+	}
+	return slices.Clone(command[1:])
 }
 
 // preStop is how long a container's hook takes: the native sleep, or the command sleep that it once was.
@@ -247,7 +288,7 @@ func imageTag(image string) string {
 // teardown detaches the pod and removes its namespace. CNI DEL is tried again for a while: the node's agent may be away.
 func (r *Running) teardown(ctx context.Context, ns string) {
 	for range 20 {
-		err := r.k.detach(ctx, r.pod)
+		err := r.k.detach(ctx, r.pod, r.containerID())
 		if err == nil {
 			break
 		}

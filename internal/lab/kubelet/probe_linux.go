@@ -154,6 +154,11 @@ func checkOne(ctx context.Context, ns, target, path string) error {
 	return nil
 }
 
+// adminSocket is the pod's own: two Envoys may be on a node while one replaces the other.
+func (r *Running) adminSocket() string {
+	return filepath.Join(r.k.Node(r.pod.Node).Run, fmt.Sprintf("envoy-%d.sock", r.pod.Number))
+}
+
 // envoyCommand writes the bootstrap of the node's Envoy and returns the command that runs it.
 func (r *Running) envoyCommand() ([]string, error) {
 	dirs := r.k.Node(r.pod.Node)
@@ -162,7 +167,7 @@ func (r *Running) envoyCommand() ([]string, error) {
 		BootstrapFile: filepath.Join(dirs.Run, fmt.Sprintf("envoy-%d.yaml", r.pod.Number)),
 		Bootstrap: envoy.BootstrapOptions{
 			Node: r.pod.Node, XDSSocket: dirs.XDSSocket,
-			AdminSocket: filepath.Join(dirs.Run, fmt.Sprintf("envoy-%d.sock", r.pod.Number)),
+			AdminSocket: r.adminSocket(),
 		},
 		Concurrency: 1,
 	}

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,8 @@ type Process struct {
 	restarts int
 	held     bool
 	released chan struct{}
+	ordered  bool   // the process was killed or restarted by order: it did nothing wrong
+	program  string // replaces the program of Command, if set
 }
 
 // A ProcessStatus is how a Process is.
@@ -77,10 +80,28 @@ func (p *Process) Kill(sig syscall.Signal, hold bool) error {
 	if p.pid == 0 {
 		return nil
 	}
+	p.ordered = true
 	if err := syscall.Kill(p.pid, sig); err != nil {
 		return fmt.Errorf("kill %s: %w", p.Name, err)
 	}
 	return nil
+}
+
+// Restart asks the process to end, and kills it after its grace period. It is started again; if program is not empty,
+// as that one from then on.
+func (p *Process) Restart(program string) error {
+	p.mu.Lock()
+	pid := p.pid
+	if program != "" {
+		p.program = program
+	}
+	p.mu.Unlock()
+	if pid == 0 {
+		return nil
+	}
+	start, _ := topology.StartTime(pid)
+	time.AfterFunc(p.Grace, func() { _ = topology.KillProcess(pid, start) })
+	return p.Kill(syscall.SIGTERM, false)
 }
 
 // Release lets a held process start again.
@@ -106,9 +127,12 @@ func (p *Process) Run(ctx context.Context) {
 			return
 		}
 		p.Log.Warn("process ended", "process", p.Name, "error", err)
-		if time.Since(started) > steady {
+		p.mu.Lock()
+		if time.Since(started) > steady || p.ordered {
 			backoff = firstBackoff
 		}
+		p.ordered = false
+		p.mu.Unlock()
 		if !sleep(ctx, backoff) {
 			return
 		}
@@ -144,7 +168,10 @@ func (p *Process) once(ctx context.Context) error {
 	if p.Socket != "" {
 		_ = os.Remove(p.Socket)
 	}
-	cmd := exec.Command(p.Command[0], p.Command[1:]...)
+	p.mu.Lock()
+	program := cmp.Or(p.program, p.Command[0])
+	p.mu.Unlock()
+	cmd := exec.Command(program, p.Command[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), p.Env...)
 	// Signals of a terminal are for the lab, not for what runs in it.

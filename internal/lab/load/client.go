@@ -2,6 +2,7 @@ package load
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -31,9 +32,23 @@ type Client struct {
 	Roots *x509.CertPool
 	// Rate is requests a second in all.
 	Rate int
+	// Plain asks by HTTP/1.1 without TLS only, on Connections of them, 8 if that is zero; with Fresh each request has
+	// a connection of its own.
+	Plain, Fresh bool
+	Connections  int
+	// Done, if set, is told of each request as it ends. It is called with a lock held.
+	Done func(Result)
 
 	mu    sync.Mutex
 	tally Tally
+}
+
+// A Result is one request that ended.
+type Result struct {
+	Protocol string // that the client spoke
+	Started  time.Time
+	Took     time.Duration
+	Err      error // nil if it was answered
 }
 
 // A Tally is what a Client did.
@@ -68,6 +83,14 @@ const (
 func (c *Client) Run(ctx context.Context) Tally {
 	c.tally = Tally{ByProtocol: map[string]int{}, ByVersion: map[string]int{}}
 	var wg sync.WaitGroup
+	if c.Plain {
+		workers := cmp.Or(c.Connections, http1Workers)
+		for range workers {
+			wg.Go(func() { c.http1(ctx, time.Second*time.Duration(workers)/time.Duration(c.Rate)) })
+		}
+		wg.Wait()
+		return c.tally
+	}
 	for range http1Workers {
 		wg.Go(func() { c.http1(ctx, time.Second*2*http1Workers/time.Duration(c.Rate)) })
 	}
@@ -94,6 +117,9 @@ func (c *Client) done(protocol string, resp *http.Response, started time.Time, e
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.Done != nil {
+		c.Done(Result{Protocol: protocol, Started: started, Took: time.Since(started), Err: err})
+	}
 	if err != nil {
 		c.tally.Lost = append(c.tally.Lost, fmt.Sprintf("%s %s: %v", started.Format("15:04:05.000"), protocol, err))
 		return
@@ -111,12 +137,12 @@ func (c *Client) request() *http.Request {
 	return req
 }
 
-func (c *Client) dial(ctx context.Context, protocol string) (*tls.Conn, error) {
+func (c *Client) dial(ctx context.Context, protocol string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	raw, err := topology.Dial(ctx, c.Namespace, "tcp", c.To.String())
-	if err != nil {
-		return nil, err
+	if err != nil || c.Plain {
+		return raw, err
 	}
 	conn := tls.Client(raw, &tls.Config{ServerName: c.Host, RootCAs: c.Roots, NextProtos: []string{protocol}})
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -156,7 +182,7 @@ func (c *Client) http1(ctx context.Context, interval time.Duration) {
 			resp, err = http.ReadResponse(reader, req) //nolint:bodyclose // done closes it
 		}
 		c.done("HTTP/1.1", resp, started, err)
-		if err != nil || resp.Close {
+		if err != nil || resp.Close || c.Fresh {
 			hangUp()
 		}
 	}

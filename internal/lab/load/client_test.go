@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -62,5 +63,47 @@ func TestCountsConnectionErrors(t *testing.T) {
 	defer cancel()
 	if got := c.Run(ctx); len(got.Lost) == 0 || len(got.Took) > 0 {
 		t.Errorf("%d lost, %d answered", len(got.Lost), len(got.Took))
+	}
+}
+
+// Plain requests share the connections that were asked for, or have one each.
+func TestPlain(t *testing.T) {
+	for _, fresh := range []bool{false, true} {
+		var connections, told atomic.Int64
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"pod": "web-1", "version": "v1"}`)
+		}))
+		server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				connections.Add(1)
+			}
+		}
+		server.Start()
+		defer server.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		c := &Client{
+			To: netip.MustParseAddrPort(server.Listener.Addr().String()), Host: "example.com", Path: "/",
+			Rate: 800, Plain: true, Fresh: fresh, Connections: 2,
+			Done: func(r Result) {
+				if r.Err != nil {
+					t.Error(r.Err)
+				}
+				if told.Add(1) == 50 {
+					cancel()
+				}
+			},
+		}
+		got := c.Run(ctx)
+		cancel()
+		if int64(got.Requests()) != told.Load() {
+			t.Errorf("fresh %t: %d requests, told of %d", fresh, got.Requests(), told.Load())
+		}
+		want := int64(2)
+		if fresh {
+			want = told.Load()
+		}
+		if connections.Load() != want {
+			t.Errorf("fresh %t: %d connections for %d requests, want %d", fresh, connections.Load(), told.Load(), want)
+		}
 	}
 }

@@ -78,6 +78,9 @@ var (
 // ClientAddress is the address of the client on the internet side.
 func ClientAddress() netip.Addr { return clientAddress.Addr() }
 
+// ControlAddress is the control machine's address on the LAN.
+func ControlAddress() netip.Addr { return controlNode.Addr() }
+
 // RouterAddress is the router's address on the LAN.
 func RouterAddress() netip.Addr { return routerInside.Addr() }
 

@@ -1,4 +1,4 @@
-package kube
+package writer
 
 import (
 	"context"
@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube"
+	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/kube/kubetest"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
@@ -26,7 +28,7 @@ import (
 
 // bindRoles installs the roles of the chart and gives them to users of the same names.
 func bindRoles(s *kubetest.Server) {
-	s.CreateFiles("../../charts/hythe/templates")
+	s.CreateFiles("../../../charts/hythe/templates")
 	for _, name := range []string{"hythe-controller", "hythe-gateway", "hythe-node"} {
 		s.Apply(fmt.Sprintf(`{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: %[1]s},
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %[1]s}, subjects: [{kind: User, name: %[1]s}]}`, name))
@@ -59,12 +61,12 @@ func desired(s *model.Snapshot) Desired {
 // runController runs what the controller does, until the test ends or the returned function is called.
 func runController(t *testing.T, config *rest.Config, sets *atomic.Int64) (stop func()) {
 	t.Helper()
-	writer, err := NewWriter(config, testLog(t))
+	writer, err := New(config, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	snapshots := run.NewLatest[*model.Snapshot]()
-	api, err := NewAPI(config, APIOptions{Kinds: ControllerKinds(), Status: true}, testLog(t))
+	api, err := kube.NewAPI(config, kube.APIOptions{Kinds: kube.ControllerKinds(), Status: true}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,8 +125,8 @@ func versions(t *testing.T, s *kubetest.Server) map[string]string {
 	out := map[string]string{}
 	for _, kind := range []string{"Ingress", "Service", "AddressPool", "AddressClaim", "Event"} {
 		version := "v1"
-		if r, ok := resourceOf(kind); ok {
-			version = r.gv.String()
+		if r, ok := client.ResourceOf(kind); ok {
+			version = r.GV.String()
 		}
 		_, body := s.Do(http.MethodGet, kubetest.Path(version, kind, "", ""), nil)
 		var list struct {
@@ -274,6 +276,8 @@ func testRights(t *testing.T, s *kubetest.Server) {
 		{"hythe-controller", http.MethodGet, "/api/v1/services", true},
 		{"hythe-controller", http.MethodDelete, "/api/v1/namespaces/default/services/none", false},
 		{"hythe-controller", http.MethodGet, "/apis/coordination.k8s.io/v1/namespaces/default/leases/other", false},
+		{"hythe-controller", http.MethodDelete, "/apis/hythe.dev/v1alpha1/reports/none", true},
+		{"hythe-gateway", http.MethodDelete, "/apis/hythe.dev/v1alpha1/reports/none", false},
 		{"hythe-gateway", http.MethodGet, "/api/v1/secrets", true},
 		{"hythe-gateway", http.MethodGet, "/api/v1/configmaps", false},
 		{"hythe-gateway", http.MethodDelete, "/apis/hythe.dev/v1alpha1/addressclaims/none", false},
@@ -282,20 +286,20 @@ func testRights(t *testing.T, s *kubetest.Server) {
 		{"hythe-node", http.MethodGet, "/apis/hythe.dev/v1alpha1/addressclaims", true},
 		{"hythe-node", http.MethodDelete, "/apis/hythe.dev/v1alpha1/addressclaims/none", false},
 	} {
-		client, err := rest.HTTPClientFor(s.ConfigFor(tt.user))
+		asked, err := rest.HTTPClientFor(s.ConfigFor(tt.user))
 		if err != nil {
 			t.Fatal(err)
 		}
-		code, _ := s.DoAs(client, tt.method, tt.path, nil)
+		code, _ := s.DoAs(asked, tt.method, tt.path, nil)
 		if allowed := code != http.StatusForbidden; allowed != tt.allowed {
 			t.Errorf("%s: %s %s: %d, want allowed %v", tt.user, tt.method, tt.path, code, tt.allowed)
 		}
 	}
-	for user, kinds := range map[string][]string{"hythe-gateway": GatewayKinds(), "hythe-node": NodeKinds()} {
-		f := follow(t, s.ConfigFor(user), APIOptions{Kinds: kinds})
+	for user, kinds := range map[string][]string{"hythe-gateway": kube.GatewayKinds(), "hythe-node": kube.NodeKinds()} {
+		f := follow(t, s.ConfigFor(user), kube.APIOptions{Kinds: kinds})
 		f.until("everything that "+user+" watches", anySnapshot)
 		f.stop()
-		w, err := NewWriter(s.ConfigFor(user), testLog(t))
+		w, err := New(s.ConfigFor(user), testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -342,7 +346,7 @@ func TestWriterRaces(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.Apply(loadBalancer("one"))
-	f := follow(t, s.Config(), APIOptions{Kinds: ControllerKinds(), Status: true})
+	f := follow(t, s.Config(), kube.APIOptions{Kinds: kube.ControllerKinds(), Status: true})
 	snapshot := f.until("Service one", hasService("one"))
 
 	t.Run("status conflict", func(t *testing.T) {
@@ -362,7 +366,7 @@ func TestWriterRaces(t *testing.T) {
 				s.Do(http.MethodPatch, kubetest.Path("v1", "Service", "default", "one"), []byte(`{"metadata":{"labels":{"in":"between"}}}`))
 			}}
 		}
-		w, err := NewWriter(config, testLog(t))
+		w, err := New(config, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +381,7 @@ func TestWriterRaces(t *testing.T) {
 		early.Name, early.CreationTimestamp.Time = "early", early.CreationTimestamp.Add(-time.Hour)
 		late := *snapshot
 		late.Services = maps.Clone(snapshot.Services)
-		late.Services[keyOf(early)] = early
+		late.Services[model.Key{Namespace: early.Namespace, Name: early.Name}] = early
 		d := desired(w.Current(&late))
 		if got := fmt.Sprint(d.Services[model.Key{Namespace: "default", Name: "one"}]); !strings.Contains(got, serviceIP(s, "one")) {
 			t.Errorf("Service one gets %s in place of %s", got, serviceIP(s, "one"))
@@ -394,7 +398,7 @@ func TestWriterRaces(t *testing.T) {
 		s.Apply(`{apiVersion: hythe.dev/v1alpha1, kind: AddressClaim, metadata: {name: 203.0.113.12},
 spec: {address: 203.0.113.12, pool: edge, services: [{namespace: default, name: other}], announce: [arp]}}`)
 		s.Apply(loadBalancer("other"))
-		w, err := NewWriter(s.Config(), testLog(t))
+		w, err := New(s.Config(), testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -433,7 +437,7 @@ spec: {address: 203.0.113.12, pool: edge, services: [{namespace: default, name: 
 		d := desired(now)
 		d.Claims = d.Claims[:len(d.Claims)-1]
 		d.Services[model.Key{Namespace: "default", Name: "two"}] = nil
-		w, err := NewWriter(config, testLog(t))
+		w, err := New(config, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -443,10 +447,6 @@ spec: {address: 203.0.113.12, pool: edge, services: [{namespace: default, name: 
 		s.Get(v1alpha1.APIVersion, "AddressClaim", "", "203.0.113.13")
 	})
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestWriteReport checks that a Report is written on change only.
 func TestWriteReport(t *testing.T) {
@@ -465,7 +465,7 @@ func TestWriteReport(t *testing.T) {
 	}
 	report := v1alpha1.Report{Component: "node", Node: "n1", Ready: true, Addresses: []string{"203.0.113.10"}}
 	for process, want := range []int64{1, 1, 2} {
-		w, err := NewWriter(config, testLog(t))
+		w, err := New(config, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -502,7 +502,7 @@ func TestLead(t *testing.T) {
 	}
 	compete := func(name string, config *rest.Config) *candidate {
 		c := &candidate{name: name, led: make(chan struct{}, 8), lost: make(chan struct{}, 8), done: make(chan error, 1)}
-		w, err := NewWriter(config, testLog(t))
+		w, err := New(config, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,6 @@
-package kube
+// Package decode reads manifests: YAML or JSON documents of the kinds that Hythe uses, each alone, with the defaults that an
+// API server would fill in.
+package decode
 
 import (
 	"bufio"
@@ -22,9 +24,9 @@ import (
 // maxDocument bounds one YAML document; an API server takes objects of at most 1.5 MiB (etcd's request limit).
 const maxDocument = 4 << 20
 
-// Decode reads all objects that Hythe knows from a stream of YAML or JSON documents, Lists included. Kinds that
+// Documents reads all objects that Hythe knows from a stream of YAML or JSON documents, Lists included. Kinds that
 // it does not use are passed over. A document that cannot be read is a Problem of the file called name.
-func Decode(name string, data []byte) ([]metav1.Object, []model.Problem) {
+func Documents(name string, data []byte) ([]metav1.Object, []model.Problem) {
 	var objects []metav1.Object
 	var problems []model.Problem
 	bad := func(n int, err error) {
@@ -61,7 +63,7 @@ func decodeDocument(document []byte, item metav1.TypeMeta) ([]metav1.Object, err
 		Items           []yamlValue `json:"items"`
 	}
 	if err := yaml.Unmarshal(document, &meta); err != nil {
-		return nil, tidy(err)
+		return nil, Tidy(err)
 	}
 	if meta.Kind == "" && meta.APIVersion == "" {
 		meta.TypeMeta = item
@@ -85,12 +87,12 @@ func decodeDocument(document []byte, item metav1.TypeMeta) ([]metav1.Object, err
 		}
 		return objects, errors.Join(errs...)
 	}
-	object, err := newObject(meta.APIVersion, meta.Kind)
+	object, err := New(meta.APIVersion, meta.Kind)
 	if object == nil || err != nil {
 		return nil, err
 	}
 	if err := yaml.Unmarshal(document, object); err != nil {
-		return nil, fmt.Errorf("%s: %w", meta.Kind, tidy(err))
+		return nil, fmt.Errorf("%s: %w", meta.Kind, Tidy(err))
 	}
 	if object.GetName() == "" {
 		return nil, fmt.Errorf("%s without metadata.name", meta.Kind)
@@ -114,9 +116,9 @@ func (v *yamlValue) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// newObject makes an empty object of a kind that Hythe uses, nil for any other, and an error for versions of a
+// New makes an empty object of a kind that Hythe uses, nil for any other, and an error for versions of a
 // used kind that Kubernetes no longer serves.
-func newObject(apiVersion, kind string) (metav1.Object, error) {
+func New(apiVersion, kind string) (metav1.Object, error) {
 	if kind == "Ingress" && apiVersion != networkingv1.SchemeGroupVersion.String() && builtinIngress(apiVersion) {
 		return nil, fmt.Errorf("Ingress of apiVersion %s, which Kubernetes 1.22 ended: write networking.k8s.io/v1", apiVersion)
 	}
@@ -189,8 +191,8 @@ func completeService(s *corev1.Service) {
 	}
 }
 
-// tidy makes the YAML library's errors one line, without the bytes that it choked on: they may be a Secret's.
-func tidy(err error) error {
+// Tidy makes the YAML library's errors one line, without the bytes that it choked on: they may be a Secret's.
+func Tidy(err error) error {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	text = strings.ReplaceAll(text, "error unmarshaling JSON: while decoding JSON: ", "")
 	text = strings.ReplaceAll(text, "error converting YAML to JSON: ", "")

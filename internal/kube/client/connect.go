@@ -1,4 +1,4 @@
-package kube
+package client
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -43,21 +44,22 @@ func Config(kubeconfig string) (*rest.Config, error) {
 	return config, nil
 }
 
-// clients are REST clients on one connection, by group and version.
-type clients struct {
-	scheme *runtime.Scheme
-	http   *http.Client
-	byGV   map[schema.GroupVersion]*rest.RESTClient
+// Clients are REST clients on one connection, by group and version.
+type Clients struct {
+	HTTP   *http.Client
+	ByGV   map[schema.GroupVersion]*rest.RESTClient
+	Custom dynamic.Interface // for kinds that the API serves untyped
 }
 
-// connect makes clients; it opens no connection yet. A connection that is silent for ping, and for as long again
+// Connect makes clients; it opens no connection yet. A connection that is silent for ping, and for as long again
 // when asked, is given up: half-dead ones would else stay for many minutes.
-func connect(config *rest.Config, ping time.Duration) (*clients, error) {
-	c := &clients{scheme: runtime.NewScheme(), byGV: map[schema.GroupVersion]*rest.RESTClient{}}
+func Connect(config *rest.Config, ping time.Duration) (*Clients, error) {
+	c := &Clients{ByGV: map[schema.GroupVersion]*rest.RESTClient{}}
+	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme, v1alpha1.AddToScheme,
 	} {
-		if err := add(c.scheme); err != nil {
+		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("make Kubernetes client: %w", err)
 		}
 	}
@@ -71,9 +73,12 @@ func connect(config *rest.Config, ping time.Duration) (*clients, error) {
 	if ping == 0 {
 		ping = idlePing
 	}
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: ping}
+	dial := config.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: ping}).DialContext
+	}
 	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dialer.DialContext, TLSClientConfig: tls,
+		Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSClientConfig: tls,
 		TLSHandshakeTimeout: dialTimeout, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: ping, WriteByteTimeout: 2 * ping},
 	}
@@ -81,8 +86,8 @@ func connect(config *rest.Config, ping time.Duration) (*clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make Kubernetes client: %w", err)
 	}
-	c.http = &http.Client{Transport: wrapped}
-	codecs := serializer.NewCodecFactory(c.scheme).WithoutConversion()
+	c.HTTP = &http.Client{Transport: wrapped}
+	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
 	for _, gv := range []schema.GroupVersion{
 		corev1.SchemeGroupVersion, discoveryv1.SchemeGroupVersion, networkingv1.SchemeGroupVersion, v1alpha1.GroupVersion,
 	} {
@@ -96,9 +101,12 @@ func connect(config *rest.Config, ping time.Duration) (*clients, error) {
 		if gv == v1alpha1.GroupVersion { // the API serves custom resources as JSON and CBOR only
 			own.ContentType, own.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 		}
-		if c.byGV[gv], err = rest.RESTClientForConfigAndClient(own, c.http); err != nil {
+		if c.ByGV[gv], err = rest.RESTClientForConfigAndClient(own, c.HTTP); err != nil {
 			return nil, fmt.Errorf("make Kubernetes client for %s: %w", gv, err)
 		}
+	}
+	if c.Custom, err = dynamic.NewForConfigAndClient(config, c.HTTP); err != nil {
+		return nil, fmt.Errorf("make Kubernetes client of custom resources: %w", err)
 	}
 	return c, nil
 }

@@ -1,4 +1,4 @@
-package kube
+package writer
 
 import (
 	"context"
@@ -14,7 +14,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/run"
 )
 
 const (
@@ -29,12 +31,12 @@ const (
 // events turns Problems into Events. An Event is named by what it says, so that a restart, or another leader, counts
 // up the one that is there.
 type events struct {
-	clients *clients
+	clients *client.Clients
 	limit   *rate.Limiter
 	posted  map[model.Problem]time.Time
 }
 
-func newEvents(c *clients) events {
+func newEvents(c *client.Clients) events {
 	return events{clients: c, limit: rate.NewLimiter(5, 50), posted: map[model.Problem]time.Time{}}
 }
 
@@ -58,7 +60,7 @@ func (e *events) set(ctx context.Context, s *model.Snapshot, problems []model.Pr
 			errs = append(errs, fmt.Errorf("post Event about %s: too many at once, later", p.Object))
 			break
 		}
-		if err := e.post(ctx, object, p); err != nil {
+		if err := run.Guard(func() error { return e.post(ctx, object, p) }); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -74,11 +76,11 @@ func (e *events) set(ctx context.Context, s *model.Snapshot, problems []model.Pr
 
 // eventObject is the reference to an object that an Event needs, or false for what is no object of the API.
 func eventObject(s *model.Snapshot, ref model.ObjectRef) (corev1.ObjectReference, bool) {
-	r, ok := resourceOf(ref.Kind)
+	r, ok := client.ResourceOf(ref.Kind)
 	if !ok {
 		return corev1.ObjectReference{}, false
 	}
-	out := corev1.ObjectReference{APIVersion: r.gv.String(), Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+	out := corev1.ObjectReference{APIVersion: r.GV.String(), Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
 	key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
 	var object metav1.Object
 	switch ref.Kind {
@@ -120,8 +122,8 @@ func (e *events) post(ctx context.Context, object corev1.ObjectReference, p mode
 		InvolvedObject: object, Reason: p.Reason, Message: truncate(p.Message, eventMessage), Type: corev1.EventTypeWarning,
 		Source: corev1.EventSource{Component: eventReporter}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}
-	client := e.clients.byGV[corev1.SchemeGroupVersion]
-	err := client.Post().Namespace(namespace).Resource("events").Body(event).Do(ctx).Error()
+	api := e.clients.ByGV[corev1.SchemeGroupVersion]
+	err := api.Post().Namespace(namespace).Resource("events").Body(event).Do(ctx).Error()
 	if apierrors.IsAlreadyExists(err) {
 		err = e.again(ctx, event)
 	}
@@ -136,14 +138,14 @@ func (e *events) post(ctx context.Context, object corev1.ObjectReference, p mode
 
 // again counts up an Event. Of two writers one may be lost, which only costs a count.
 func (e *events) again(ctx context.Context, event *corev1.Event) error {
-	client := e.clients.byGV[corev1.SchemeGroupVersion]
+	api := e.clients.ByGV[corev1.SchemeGroupVersion]
 	var live corev1.Event
-	err := client.Get().Namespace(event.Namespace).Resource("events").Name(event.Name).Do(ctx).Into(&live)
+	err := api.Get().Namespace(event.Namespace).Resource("events").Name(event.Name).Do(ctx).Into(&live)
 	if err != nil {
 		return err
 	}
 	patch := fmt.Appendf(nil, `{"count":%d,"lastTimestamp":%q}`, live.Count+1, event.LastTimestamp.UTC().Format(time.RFC3339))
-	return client.Patch(types.MergePatchType).Namespace(event.Namespace).Resource("events").Name(event.Name).Body(patch).Do(ctx).Error()
+	return api.Patch(types.MergePatchType).Namespace(event.Namespace).Resource("events").Name(event.Name).Body(patch).Do(ctx).Error()
 }
 
 // eventName leaves room for the sum behind it (names have at most 253 bytes).

@@ -1,4 +1,4 @@
-package kube
+package writer
 
 import (
 	"context"
@@ -12,7 +12,9 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/run"
 )
 
 // setStatus writes the status of Services, Ingresses and pools where the Snapshot has another one. Addresses in lost
@@ -93,20 +95,21 @@ func sameList[T any](a, b []T) bool {
 // updateStatus reads an object, lets edit change its status, and writes that if edit says so; again if somebody else
 // wrote in the meantime. An object that is gone needs no status.
 func updateStatus[T object](ctx context.Context, w *Writer, kind string, key model.Key, into T, edit func(T) bool) error {
-	r, _ := resourceOf(kind)
-	client := w.clients.byGV[r.gv]
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	r, _ := client.ResourceOf(kind)
+	api := w.clients.ByGV[r.GV]
+	attempt := func() error {
 		live := into.DeepCopyObject().(T)
-		err := client.Get().NamespaceIfScoped(key.Namespace, !r.clustered).Resource(r.name).Name(key.Name).Do(ctx).Into(live)
+		err := api.Get().NamespaceIfScoped(key.Namespace, !r.Clustered).Resource(r.Name).Name(key.Name).Do(ctx).Into(live)
 		if err != nil {
 			return err
 		}
 		if !edit(live) {
 			return nil
 		}
-		return client.Put().NamespaceIfScoped(key.Namespace, !r.clustered).Resource(r.name).Name(key.Name).
+		return api.Put().NamespaceIfScoped(key.Namespace, !r.Clustered).Resource(r.Name).Name(key.Name).
 			SubResource("status").Body(live).Do(ctx).Error()
-	})
+	}
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return run.Guard(attempt) })
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("write status of %s: %w", model.Ref(kind, key), err)
 	}

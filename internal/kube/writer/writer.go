@@ -1,10 +1,11 @@
-package kube
+package writer
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -19,7 +20,9 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/run"
 )
 
 // Desired is what the elected controller wants to stand in the API.
@@ -42,19 +45,28 @@ type Desired struct {
 // ReasonClaimedByAnother is the reason of the Problem that an address was claimed by somebody else.
 const ReasonClaimedByAnother = "ClaimedByAnother"
 
+const (
+	// goneFor is how long a node must be gone before its Reports are deleted.
+	goneFor = 5 * time.Minute
+	// reportAgain is how often a Report that did not change is looked for.
+	reportAgain = 5 * time.Minute
+)
+
 // unseenFor is how long a Writer believes its own write more than a Snapshot that does not show it.
 const unseenFor = 10 * time.Second
 
 // A Writer writes to the API server what Hythe has to say. Set is for the elected controller alone; WriteReport is
 // for every gateway and node.
 type Writer struct {
-	clients *clients
+	clients *client.Clients
 	log     *slog.Logger
 	events  events
 
-	mu     sync.Mutex
-	unseen map[string]unseenClaim // by name
-	report *v1alpha1.Report       // as last written
+	mu       sync.Mutex
+	unseen   map[string]unseenClaim // by name
+	report   *v1alpha1.Report       // as last written
+	reported time.Time              // when it was last seen to be so
+	gone     map[string]time.Time   // since when the node of a Report is gone, by name of the Report
 }
 
 // An unseenClaim was written, and no Snapshot has shown it yet.
@@ -63,13 +75,13 @@ type unseenClaim struct {
 	at    time.Time
 }
 
-// NewWriter makes a Writer. Nothing is written before Set or WriteReport.
-func NewWriter(config *rest.Config, log *slog.Logger) (*Writer, error) {
-	c, err := connect(config, 0)
+// New makes a Writer. Nothing is written before Set or WriteReport.
+func New(config *rest.Config, log *slog.Logger) (*Writer, error) {
+	c, err := client.Connect(config, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &Writer{clients: c, log: log, unseen: map[string]unseenClaim{}, events: newEvents(c)}, nil
+	return &Writer{clients: c, log: log, unseen: map[string]unseenClaim{}, gone: map[string]time.Time{}, events: newEvents(c)}, nil
 }
 
 // Current adds the claims to s that were written and that it does not show yet: watches are late, and a Build from
@@ -111,13 +123,18 @@ func (w *Writer) wrote(name string, claim *v1alpha1.AddressClaim) {
 
 // Set writes the difference between the Snapshot that d was built from and d. New claims come first, since nothing
 // may speak of an address before; then status; then claims that nobody wants are deleted, unless a status still
-// names their address. It goes on after an error and returns all of them.
+// names their address; then Reports of nodes that are gone for long. It goes on after an error, or a panic, which cost one
+// object, and returns all of them.
 func (w *Writer) Set(ctx context.Context, s *model.Snapshot, d Desired) ([]model.Problem, error) {
 	var problems []model.Problem
 	var errs []error
 	lost := map[string]bool{} // addresses that somebody else got
 	for _, claim := range d.Claims {
-		problem, err := w.setClaim(ctx, s.Claims[claim.Name], claim)
+		var problem *model.Problem
+		err := run.Guard(func() (err error) {
+			problem, err = w.setClaim(ctx, s.Claims[claim.Name], claim)
+			return err
+		})
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -140,9 +157,12 @@ func (w *Writer) Set(ctx context.Context, s *model.Snapshot, d Desired) ([]model
 		if wanted[name] || named {
 			continue
 		}
-		if err := w.deleteClaim(ctx, claim); err != nil {
+		if err := run.Guard(func() error { return w.deleteClaim(ctx, claim) }); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if err := w.deleteReports(ctx, s); err != nil {
+		errs = append(errs, err)
 	}
 	if err := w.events.set(ctx, s, append(slices.Clone(d.Problems), problems...)); err != nil {
 		errs = append(errs, err)
@@ -155,11 +175,11 @@ func (w *Writer) setClaim(ctx context.Context, old, claim *v1alpha1.AddressClaim
 	if old != nil && sameClaim(old, claim) {
 		return nil, nil
 	}
-	client := w.clients.byGV[v1alpha1.GroupVersion]
+	api := w.clients.ByGV[v1alpha1.GroupVersion]
 	if old == nil {
 		fresh := &v1alpha1.AddressClaim{Spec: claim.Spec}
 		fresh.Name = claim.Name
-		err := client.Post().Resource("addressclaims").Body(fresh).Do(ctx).Error()
+		err := api.Post().Resource("addressclaims").Body(fresh).Do(ctx).Error()
 		if err == nil {
 			w.wrote(claim.Name, claim)
 			return nil, nil
@@ -169,7 +189,7 @@ func (w *Writer) setClaim(ctx context.Context, old, claim *v1alpha1.AddressClaim
 		}
 	}
 	var live v1alpha1.AddressClaim
-	err := client.Get().Resource("addressclaims").Name(claim.Name).Do(ctx).Into(&live)
+	err := api.Get().Resource("addressclaims").Name(claim.Name).Do(ctx).Into(&live)
 	if err != nil {
 		return nil, fmt.Errorf("read AddressClaim %s: %w", claim.Name, err)
 	}
@@ -184,7 +204,7 @@ func (w *Writer) setClaim(ctx context.Context, old, claim *v1alpha1.AddressClaim
 		return &p, nil
 	}
 	live.Spec = claim.Spec
-	if err := client.Put().Resource("addressclaims").Name(live.Name).Body(&live).Do(ctx).Error(); err != nil {
+	if err := api.Put().Resource("addressclaims").Name(live.Name).Body(&live).Do(ctx).Error(); err != nil {
 		return nil, fmt.Errorf("update AddressClaim %s: %w", claim.Name, err)
 	}
 	w.wrote(claim.Name, claim)
@@ -200,9 +220,9 @@ func firstService(claim *v1alpha1.AddressClaim) model.Key {
 
 // deleteClaim deletes a claim unless it is another by now.
 func (w *Writer) deleteClaim(ctx context.Context, claim *v1alpha1.AddressClaim) error {
-	client := w.clients.byGV[v1alpha1.GroupVersion]
+	api := w.clients.ByGV[v1alpha1.GroupVersion]
 	var live v1alpha1.AddressClaim
-	err := client.Get().Resource("addressclaims").Name(claim.Name).Do(ctx).Into(&live)
+	err := api.Get().Resource("addressclaims").Name(claim.Name).Do(ctx).Into(&live)
 	if apierrors.IsNotFound(err) {
 		w.wrote(claim.Name, nil)
 		return nil
@@ -214,7 +234,7 @@ func (w *Writer) deleteClaim(ctx context.Context, claim *v1alpha1.AddressClaim) 
 		return nil // the next Snapshot will show it
 	}
 	options := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &live.UID, ResourceVersion: &live.ResourceVersion}}
-	err = client.Delete().Resource("addressclaims").Name(claim.Name).Body(options).Do(ctx).Error()
+	err = api.Delete().Resource("addressclaims").Name(claim.Name).Body(options).Do(ctx).Error()
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete AddressClaim %s: %w", claim.Name, err)
 	}
@@ -222,22 +242,58 @@ func (w *Writer) deleteClaim(ctx context.Context, claim *v1alpha1.AddressClaim) 
 	return nil
 }
 
-// WriteReport creates or changes a Report; one that says the same as the last is not written again. A Writer writes
-// one Report, that of its own component.
+// deleteReports deletes the Reports of nodes that are gone for goneFor.
+func (w *Writer) deleteReports(ctx context.Context, s *model.Snapshot) error {
+	if len(s.Nodes) == 0 {
+		return nil // a cluster without nodes is one whose nodes were not read
+	}
+	var errs []error
+	for name := range w.gone {
+		if s.Reports[name] == nil {
+			delete(w.gone, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Reports)) {
+		if node := s.Reports[name].Node; node == "" || s.Nodes[node] != nil {
+			delete(w.gone, name)
+			continue
+		}
+		since, ok := w.gone[name]
+		if !ok {
+			w.gone[name] = time.Now()
+			continue
+		}
+		if time.Since(since) < goneFor {
+			continue
+		}
+		err := w.clients.ByGV[v1alpha1.GroupVersion].Delete().Resource("reports").Name(name).Do(ctx).Error()
+		if err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("delete Report %s of a node that is gone: %w", name, err))
+			continue
+		}
+		w.log.Info("Report of a node that is gone deleted", "report", name)
+		delete(w.gone, name)
+	}
+	return errors.Join(errs...)
+}
+
+// WriteReport creates or changes a Report; one that says the same as the last is not written again, but looked for each
+// reportAgain: the leader deletes those of nodes that it does not see. A Writer writes one Report, that of its own
+// component.
 func (w *Writer) WriteReport(ctx context.Context, r v1alpha1.Report) error {
 	w.mu.Lock()
-	last := w.report
+	last, seen := w.report, w.reported
 	w.mu.Unlock()
 	r.TypeMeta, r.ObjectMeta = metav1.TypeMeta{}, metav1.ObjectMeta{Name: r.Component + "-" + r.Node}
-	if last != nil && reflect.DeepEqual(*last, r) {
+	if last != nil && reflect.DeepEqual(*last, r) && time.Since(seen) < reportAgain {
 		return nil
 	}
-	client := w.clients.byGV[v1alpha1.GroupVersion]
+	api := w.clients.ByGV[v1alpha1.GroupVersion]
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		var live v1alpha1.Report
-		err := client.Get().Resource("reports").Name(r.Name).Do(ctx).Into(&live)
+		err := api.Get().Resource("reports").Name(r.Name).Do(ctx).Into(&live)
 		if apierrors.IsNotFound(err) {
-			return client.Post().Resource("reports").Body(r.DeepCopy()).Do(ctx).Error()
+			return api.Post().Resource("reports").Body(r.DeepCopy()).Do(ctx).Error()
 		}
 		if err != nil {
 			return err
@@ -247,13 +303,13 @@ func (w *Writer) WriteReport(ctx context.Context, r v1alpha1.Report) error {
 		if reflect.DeepEqual(*next, live) {
 			return nil
 		}
-		return client.Put().Resource("reports").Name(r.Name).Body(next).Do(ctx).Error()
+		return api.Put().Resource("reports").Name(r.Name).Body(next).Do(ctx).Error()
 	})
 	if err != nil {
 		return fmt.Errorf("write Report %s: %w", r.Name, err)
 	}
 	w.mu.Lock()
-	w.report = r.DeepCopy()
+	w.report, w.reported = r.DeepCopy(), time.Now()
 	w.mu.Unlock()
 	return nil
 }

@@ -1,4 +1,4 @@
-package kubetest
+package apiserver
 
 import (
 	"crypto/ecdsa"
@@ -6,28 +6,32 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
 	"net"
-	"os"
-	"path/filepath"
+	"net/netip"
 	"time"
 )
 
-// An authority signs the certificates of one server and of its users.
-type authority struct {
+// certificateLife is how long certificates are valid; a lab and a test are shorter.
+const certificateLife = 30 * 24 * time.Hour
+
+// An Authority signs the certificates of one server and of its users. Its key never leaves memory.
+type Authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 	pem         []byte
 }
 
-func newAuthority() (*authority, error) {
-	a := &authority{}
+// NewAuthority makes an Authority.
+func NewAuthority() (*Authority, error) {
+	a := &Authority{}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kubetest"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "API of a lab"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(certificateLife),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	var err error
@@ -45,8 +49,11 @@ func newAuthority() (*authority, error) {
 	return a, nil
 }
 
-// issue makes a certificate for loopback and for a user, with the key in PEM.
-func (a *authority) issue(name string, groups ...string) (chain, key []byte, err error) {
+// PEM is the Authority's certificate.
+func (a *Authority) PEM() []byte { return a.pem }
+
+// Issue makes a certificate and its key in PEM, for a user of some groups, or for a server at some addresses.
+func (a *Authority) Issue(name string, groups []string, addresses ...netip.Addr) (chain, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("issue certificate: %w", err)
@@ -57,10 +64,13 @@ func (a *authority) issue(name string, groups ...string) (chain, key []byte, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name, Organization: groups},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(certificateLife),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:    []string{"localhost", "kubernetes.default.svc"},
+	}
+	for _, addr := range addresses {
+		template.IPAddresses = append(template.IPAddresses, net.IP(addr.AsSlice()))
 	}
 	der, errCert := x509.CreateCertificate(rand.Reader, template, a.certificate, private.Public(), a.key)
 	key, errKey := keyPEM(private)
@@ -78,20 +88,20 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
 }
 
-// write puts what kube-apiserver needs into dir.
-func (a *authority) write(dir string) error {
-	chain, key, err := a.issue("kube-apiserver")
+// Kubeconfig is the content of a kubeconfig file with which a user of some groups asks the server at url.
+func (a *Authority) Kubeconfig(url, user string, groups ...string) ([]byte, error) {
+	chain, key, err := a.Issue(user, groups)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, account, err := a.issue("service-accounts")
+	data, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "Config", "current-context": "lab",
+		"contexts": []any{map[string]any{"name": "lab", "context": map[string]any{"cluster": "lab", "user": user}}},
+		"clusters": []any{map[string]any{"name": "lab", "cluster": map[string]any{"server": url, "certificate-authority-data": a.pem}}},
+		"users":    []any{map[string]any{"name": user, "user": map[string]any{"client-certificate-data": chain, "client-key-data": key}}},
+	})
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("write kubeconfig: %w", err)
 	}
-	for name, data := range map[string][]byte{"ca.crt": a.pem, "server.crt": chain, "server.key": key, "accounts.key": account} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			return fmt.Errorf("write certificate: %w", err)
-		}
-	}
-	return nil
+	return data, nil
 }

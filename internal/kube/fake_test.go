@@ -1,0 +1,401 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/client"
+	"hythe.dev/hythe/internal/model"
+)
+
+// A fakeServer is an API server in memory, for faults that take long or are hard to make with a real one.
+type fakeServer struct {
+	mu      sync.Mutex
+	lists   map[string][]any // by last element of the path
+	exact   map[string][]any // for reads without a resourceVersion, if set
+	away    bool
+	watches map[*io.PipeWriter]string
+	listed  map[string]int
+}
+
+func newFakeServer() *fakeServer {
+	return &fakeServer{lists: map[string][]any{}, exact: map[string][]any{}, watches: map[*io.PipeWriter]string{}, listed: map[string]int{}}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
+	resource := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	query := r.URL.Query()
+	answer := func(code int, body io.ReadCloser) (*http.Response, error) {
+		return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, Request: r}, nil
+	}
+	if query.Get("sendInitialEvents") != "" {
+		return answer(http.StatusUnprocessableEntity, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+			Status: metav1.StatusFailure, Reason: metav1.StatusReasonInvalid, Code: http.StatusUnprocessableEntity}))
+	}
+	if query.Get("watch") != "" {
+		read, write := io.Pipe()
+		f.watches[write] = resource
+		context.AfterFunc(r.Context(), func() { write.CloseWithError(r.Context().Err()) })
+		return answer(http.StatusOK, read)
+	}
+	items := f.lists[resource]
+	if exact, ok := f.exact[resource]; ok && query.Get("resourceVersion") == "" {
+		items = exact
+	}
+	f.listed[resource]++
+	if items == nil {
+		items = []any{}
+	}
+	kind := map[string]string{"services": "ServiceList", "addresspools": "AddressPoolList"}[resource]
+	version := map[string]string{"services": "v1", "addresspools": v1alpha1.APIVersion}[resource]
+	return answer(http.StatusOK, body(map[string]any{
+		"kind": kind, "apiVersion": version, "metadata": map[string]any{"resourceVersion": "1"}, "items": items,
+	}))
+}
+
+func body(v any) io.ReadCloser {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return io.NopCloser(bytes.NewReader(data))
+}
+
+// set changes what is listed, and tells no watch.
+func (f *fakeServer) set(resource string, items ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lists[resource] = items
+}
+
+// send tells all watches of a resource an event.
+func (f *fakeServer) send(resource, event string, object any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	line, err := json.Marshal(map[string]any{"type": event, "object": object})
+	if err != nil {
+		panic(err)
+	}
+	for w, r := range f.watches {
+		if r == resource {
+			_, _ = w.Write(append(line, '\n'))
+		}
+	}
+}
+
+// gone ends all watches since the history is too short, so that the client lists again.
+func (f *fakeServer) gone(resource string) {
+	f.send(resource, "ERROR", metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+		Status: metav1.StatusFailure, Reason: metav1.StatusReasonExpired, Code: http.StatusGone, Message: "too old resource version"})
+}
+
+// leave lets the server be away, and come back.
+func (f *fakeServer) leave(away bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away = away
+	for w := range f.watches {
+		w.CloseWithError(io.ErrUnexpectedEOF)
+		delete(f.watches, w)
+	}
+}
+
+// A watching API in a synctest bubble.
+type watching struct {
+	*API
+	mu   sync.Mutex
+	all  []*model.Snapshot
+	stop func()
+}
+
+func watchFake(t *testing.T, f *fakeServer, options APIOptions) *watching {
+	t.Helper()
+	config := &client.RESTConfig{Host: "https://fake", WrapTransport: func(http.RoundTripper) http.RoundTripper { return f }}
+	api, err := NewAPI(config, options, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watching{API: api}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = api.Run(ctx, func(s *model.Snapshot) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.all = append(w.all, s)
+		})
+	}()
+	w.stop = func() {
+		cancel()
+		<-done
+	}
+	return w
+}
+
+// last waits and returns the newest Snapshot, nil if there is none.
+func (w *watching) last(after time.Duration) *model.Snapshot {
+	time.Sleep(after)
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.all) == 0 {
+		return nil
+	}
+	return w.all[len(w.all)-1]
+}
+
+func (w *watching) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.all)
+}
+
+func fakeService(name string) *corev1.Service {
+	return &corev1.Service{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, ResourceVersion: "1"},
+	}
+}
+
+func services(n int) []any {
+	var out []any
+	for i := range n {
+		out = append(out, fakeService(fmt.Sprint("s", i)))
+	}
+	return out
+}
+
+func reasons(s *model.Snapshot) string {
+	var out []string
+	for _, p := range s.Problems {
+		out = append(out, p.Reason)
+	}
+	return strings.Join(out, " ")
+}
+
+// TestAway checks that all stays while the API server is away, that a Snapshot says so, and one that it is back.
+func TestAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeServer()
+		f.set("services", services(10)...)
+		w := watchFake(t, f, APIOptions{Kinds: []string{"Service"}})
+		defer w.stop()
+		if s := w.last(time.Second); s == nil || len(s.Services) != 10 || len(s.Problems) != 0 || w.FromCache() {
+			t.Fatalf("first Snapshot %+v", s)
+		}
+		f.leave(true)
+		s := w.last(10 * time.Minute)
+		if len(s.Services) != 10 || reasons(s) != "APIServerAway" || !strings.Contains(s.Problems[0].Message, "connection refused") {
+			t.Errorf("%d Services, problems %v, while it is away", len(s.Services), s.Problems)
+		}
+		if w.count() != 2 {
+			t.Errorf("%d Snapshots, want one and one that says that it is away", w.count())
+		}
+		if age := w.Age(); age < 9*time.Minute || !w.FromCache() {
+			t.Errorf("age %s, from cache %v", age, w.FromCache())
+		}
+		f.set("services", append(services(10), fakeService("fresh"))...)
+		f.leave(false)
+		w.last(10 * time.Second)
+		f.gone("services") // the watch of a server that was away goes on where it was; this one cannot
+		if s := w.last(10 * time.Second); len(s.Services) != 11 || len(s.Problems) != 0 || w.Age() != 0 {
+			t.Errorf("%d Services, problems %v, age %s, when it is back", len(s.Services), s.Problems, w.Age())
+		}
+	})
+}
+
+// TestMassDelete checks that a list that lacks most of what was there is doubted, that a second reading decides, and
+// that fewer deletions, and those that a watch tells, are believed at once.
+func TestMassDelete(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		listed, exact int // of 10
+		soon, late    int
+	}{
+		{"an old list", 2, 10, 10, 10},
+		{"an old list, and some were deleted", 2, 8, 10, 8},
+		{"it is true", 0, 0, 10, 0},
+		{"half", 5, 5, 5, 5},
+		{"few", 9, 9, 9, 9},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeServer()
+				f.set("services", services(10)...)
+				w := watchFake(t, f, APIOptions{Kinds: []string{"Service"}})
+				defer w.stop()
+				w.last(time.Second)
+				f.set("services", services(tt.listed)...)
+				f.mu.Lock()
+				f.exact["services"] = services(tt.listed)
+				f.mu.Unlock()
+				f.gone("services")
+				s := w.last(5 * time.Second)
+				if len(s.Services) != tt.soon || (reasons(s) == "MassDeleteHeld") != (tt.soon > tt.listed) {
+					t.Errorf("soon %d Services, problems %v, want %d Services", len(s.Services), s.Problems, tt.soon)
+				}
+				f.mu.Lock()
+				f.exact["services"] = services(tt.exact)
+				f.mu.Unlock()
+				if s := w.last(time.Minute); len(s.Services) != tt.late || len(s.Problems) != 0 {
+					t.Errorf("late %d Services, problems %v, want %d Services", len(s.Services), s.Problems, tt.late)
+				}
+			})
+		})
+	}
+	t.Run("told by the watch", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeServer()
+			f.set("services", services(10)...)
+			w := watchFake(t, f, APIOptions{Kinds: []string{"Service"}})
+			defer w.stop()
+			w.last(time.Second)
+			for _, s := range services(9) {
+				f.send("services", "DELETED", s)
+			}
+			if s := w.last(100 * time.Millisecond); len(s.Services) != 1 {
+				t.Errorf("%d Services, want 1", len(s.Services))
+			}
+		})
+	})
+}
+
+// TestMassDeleteAfterCache checks that the first list after a start from the cache is doubted too.
+func TestMassDeleteAfterCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeServer()
+		f.set("services", services(10)...)
+		options := APIOptions{Kinds: []string{"Service"}, CacheDir: t.TempDir()}
+		w := watchFake(t, f, options)
+		w.last(10 * time.Second)
+		w.stop()
+		f.leave(true)
+		w = watchFake(t, f, options)
+		defer w.stop()
+		if s := w.last(4 * time.Second); s != nil {
+			t.Errorf("%d Services before the API server had its time to answer", len(s.Services))
+		}
+		if s := w.last(6 * time.Second); s == nil || len(s.Services) != 10 || reasons(s) != "SnapshotFromCache" || !w.FromCache() {
+			t.Fatalf("no Snapshot from the cache: %+v", s)
+		}
+		f.set("services", services(1)...)
+		f.leave(false)
+		if s := w.last(6 * time.Second); len(s.Services) != 10 || reasons(s) != "MassDeleteHeld" || w.FromCache() {
+			t.Errorf("%d Services, problems %v after the first list", len(s.Services), s.Problems)
+		}
+		if s := w.last(time.Minute); len(s.Services) != 1 || len(s.Problems) != 0 {
+			t.Errorf("%d Services, problems %v after the second reading", len(s.Services), s.Problems)
+		}
+	})
+}
+
+// TestStartAway checks that without cache and API server nothing is handed out: an empty Snapshot would be believed.
+func TestStartAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeServer()
+		f.leave(true)
+		w := watchFake(t, f, APIOptions{Kinds: []string{"Service"}, CacheDir: t.TempDir()})
+		defer w.stop()
+		if s := w.last(10 * time.Minute); s != nil {
+			t.Errorf("a Snapshot out of nothing: %+v", s)
+		}
+		f.set("services", services(3)...)
+		f.leave(false)
+		if s := w.last(10 * time.Second); s == nil || len(s.Services) != 3 || len(s.Problems) != 0 {
+			t.Errorf("Snapshot %+v", s)
+		}
+	})
+}
+
+// TestMalformed checks that an object of Hythe's own kinds that does not fit its type costs itself alone, in a list
+// and in a watch.
+func TestMalformed(t *testing.T) {
+	pool := func(name string, spec any) map[string]any {
+		return map[string]any{
+			"apiVersion": v1alpha1.APIVersion, "kind": "AddressPool",
+			"metadata": map[string]any{"name": name, "resourceVersion": "1"}, "spec": spec,
+		}
+	}
+	good := map[string]any{"addresses": []any{"203.0.113.10"}}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeServer()
+		noSpec := pool("no-spec", nil)
+		delete(noSpec, "spec")
+		f.set("addresspools",
+			pool("good", good), noSpec,
+			pool("more", map[string]any{"addresses": []any{"203.0.113.11"}, "fieldOfTheFuture": map[string]any{"a": 1}}),
+			pool("overflow", map[string]any{"addresses": []any{"203.0.113.12"}, "priority": json.Number("99999999999")}),
+			pool("wrong-type", map[string]any{"addresses": "203.0.113.13"}),
+		)
+		w := watchFake(t, f, APIOptions{Kinds: []string{"AddressPool"}})
+		defer w.stop()
+		s := w.last(time.Second)
+		if s == nil || s.Pools["good"] == nil || s.Pools["more"] == nil || s.Pools["no-spec"] == nil || len(s.Pools) != 3 {
+			t.Fatalf("Snapshot %+v", s)
+		}
+		if reasons(s) != "Unreadable Unreadable" || s.Problems[0].Object != (model.ObjectRef{Kind: "AddressPool", Name: "overflow"}) {
+			t.Errorf("problems %v", s.Problems)
+		}
+		// What was good stays as it was; what is good again counts.
+		f.send("addresspools", "MODIFIED", pool("good", map[string]any{"addresses": 7}))
+		f.send("addresspools", "MODIFIED", pool("overflow", good))
+		f.send("addresspools", "ADDED", pool("next", good))
+		s = w.last(time.Second)
+		if len(s.Pools) != 5 || len(s.Pools["good"].Spec.Addresses) != 1 || len(s.Problems) != 2 {
+			t.Errorf("%d pools, good %+v, problems %v", len(s.Pools), s.Pools["good"], s.Problems)
+		}
+		f.send("addresspools", "DELETED", pool("wrong-type", nil))
+		f.send("addresspools", "MODIFIED", pool("good", good))
+		if s = w.last(time.Second); len(s.Problems) != 0 {
+			t.Errorf("problems %v", s.Problems)
+		}
+	})
+}
+
+// TestStorm checks that many changes make few Snapshots, and that each change is seen within the interval.
+func TestStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeServer()
+		w := watchFake(t, f, APIOptions{Kinds: []string{"Service"}})
+		defer w.stop()
+		w.last(time.Second)
+		const count, apart, interval = 1000, time.Millisecond, 30 * time.Millisecond
+		n := w.count()
+		for i := range count {
+			f.send("services", "ADDED", fakeService(fmt.Sprint("s", i)))
+			s := w.last(apart)
+			if behind := i + 1 - len(s.Services); time.Duration(behind)*apart > interval+apart {
+				t.Fatalf("after %d changes the last Snapshot is %d behind", i+1, behind)
+			}
+		}
+		if s := w.last(interval); len(s.Services) != count {
+			t.Errorf("%d Services at the end", len(s.Services))
+		}
+		if more := w.count() - n; more > int(count*apart/interval)+2 {
+			t.Errorf("%d Snapshots of %d changes in %s", more, count, count*apart)
+		}
+	})
+}
