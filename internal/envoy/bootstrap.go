@@ -22,8 +22,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// xdsCluster is the static cluster that leads to the gateway.
-const xdsCluster = "xds"
+// GatewayCluster is the static cluster that leads to the gateway.
+const GatewayCluster = "xds"
 
 // defaultConnections is the limit of open client connections (Envoy's advice for edges).
 const defaultConnections = 50_000
@@ -37,6 +37,10 @@ type BootstrapOptions struct {
 	// AdminSocket is the path of the unix socket for Envoy's admin pages; none if empty. It is never TCP: its
 	// pages can stop Envoy.
 	AdminSocket string
+	// AdminMode is the mode of that socket; default 0600. Whoever may open it can do all that Envoy's admin can, but so
+	// can whoever feeds Envoy: where the gateway runs as another user than Envoy, give both one group of their own
+	// (runAsGroup) and take 0660.
+	AdminMode uint32
 	// MaxConnections is the limit of open client connections; default 50,000.
 	MaxConnections int64
 	// MaxHeapBytes makes Envoy give memory back at 95 % of it and refuse requests at 98 %; 0 for no limit.
@@ -57,7 +61,7 @@ func Bootstrap(options BootstrapOptions) ([]byte, error) {
 		OverloadManager:  p.overload(options),
 	}
 	if options.AdminSocket != "" {
-		b.Admin = &bootstrapv3.Admin{Address: pipe(options.AdminSocket, 0o600)}
+		b.Admin = &bootstrapv3.Admin{Address: pipe(options.AdminSocket, cmp.Or(options.AdminMode, 0o600))}
 	}
 	if err := errors.Join(p.err, b.ValidateAll()); err != nil {
 		return nil, fmt.Errorf("make bootstrap: %w", err)
@@ -101,7 +105,7 @@ func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
 			SetNodeOnFirstMessageOnly: true,
 			GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
 				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-					ClusterName: xdsCluster,
+					ClusterName: GatewayCluster,
 					// The gateway is on the same node: look for it again soon after it was restarted.
 					RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
 						BaseInterval: durationpb.New(100 * time.Millisecond),
@@ -115,11 +119,11 @@ func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
 
 func (p *packer) gateway(socket string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:                 xdsCluster,
+		Name:                 GatewayCluster,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:       durationpb.New(time.Second),
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: xdsCluster,
+			ClusterName: GatewayCluster,
 			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
 				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: pipe(socket, 0)}},
 			}}}},
@@ -143,9 +147,12 @@ func (p *packer) gateway(socket string) *clusterv3.Cluster {
 	}
 }
 
-// runtime limits how many requests of one connection are handled before other connections have their turn.
+// runtime limits how many requests of one connection are handled before other connections have their turn. A wildcard
+// host comes with a regular expression as long as its name, up to 253 characters: Envoy's own limit is 100 instructions.
 func (p *packer) runtime() *bootstrapv3.LayeredRuntime {
-	values, err := structpb.NewStruct(map[string]any{"http.max_requests_per_io_cycle": 1})
+	values, err := structpb.NewStruct(map[string]any{
+		"http.max_requests_per_io_cycle": 1, "re2.max_program_size.error_level": 2000,
+	})
 	p.err = errors.Join(p.err, err)
 	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 		Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: values},
