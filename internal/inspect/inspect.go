@@ -145,6 +145,34 @@ func (p *Process) Text(ctx context.Context, name string) (string, error) {
 	return string(body), err
 }
 
+// Pages lists the names that Text knows.
+func (p *Process) Pages(ctx context.Context) ([]string, error) {
+	body, err := p.fetch(ctx, "/debug", nil)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for line := range strings.Lines(string(body)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "/debug/"); ok {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
+// Ready asks for /readyz. It returns nil, or what the process lacks.
+func (p *Process) Ready(ctx context.Context) error {
+	_, err := p.fetch(ctx, "/readyz", nil)
+	return err
+}
+
+// Raw asks for /inspect/NAME and returns the answer as it is, in JSON.
+func (p *Process) Raw(ctx context.Context, name string) (json.RawMessage, error) {
+	var out json.RawMessage
+	err := p.Get(ctx, name, nil, &out)
+	return out, err
+}
+
 // Metrics asks for /metrics, in Prometheus' text format.
 func (p *Process) Metrics(ctx context.Context) (string, error) {
 	body, err := p.fetch(ctx, "/metrics", nil)
