@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -23,7 +24,13 @@ func TestAPIMode(t *testing.T) {
 	s.CreateFiles("../../internal/kube/testdata/api")
 	s.CreateFiles("../../examples")
 	kubeconfig := s.Kubeconfig("admin", "system:masters")
-	base := process{kubeconfig: kubeconfig, admin: "unix:" + filepath.Join(t.TempDir(), "admin"), level: slog.LevelWarn}
+	dead, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Close()
+	servers := []string{"https://" + dead.Addr().String(), "https://" + s.Addr()}
+	base := process{kubeconfig: kubeconfig, apiservers: servers, admin: "unix:" + filepath.Join(t.TempDir(), "admin"), level: slog.LevelWarn}
 
 	c := controller{process: base, settings: lb.Settings{GatewayService: defaultGatewayService}, namespace: "hythe-system"}
 	if err := c.start("controller"); err != nil {

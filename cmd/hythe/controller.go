@@ -19,6 +19,7 @@ import (
 
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube"
+	"hythe.dev/hythe/internal/kube/writer"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/lb"
@@ -66,6 +67,7 @@ type controller struct {
 	newest atomic.Pointer[model.Snapshot]
 	latest atomic.Pointer[lb.State]
 	issues atomic.Pointer[[]model.Problem]
+	panics prometheus.Counter
 	// written are the claims of the last write: a snapshot may be older than that.
 	written []*v1alpha1.AddressClaim
 }
@@ -91,7 +93,10 @@ func (c *controller) run(ctx context.Context) error {
 	problems := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "hythe_controller_problems", Help: "Problems of pools, claims and LoadBalancer Services.",
 	}, func() float64 { return float64(len(c.problems())) })
-	c.registry.MustRegister(claims, problems)
+	c.panics = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "hythe_controller_panics_total", Help: "Panics that were caught; what was written before stays.",
+	})
+	c.registry.MustRegister(claims, problems, c.panics)
 	admin := run.Admin{
 		Gatherer: c.registry,
 		Ready: func() error {
@@ -107,6 +112,7 @@ func (c *controller) run(ctx context.Context) error {
 			"claims":   func(w io.Writer) { fmt.Fprint(w, c.last().String()) },
 			"problems": func(w io.Writer) { writeProblems(w, c.problems()) },
 		},
+		Inspect: c.inspectors("controller", "", map[string]run.Inspector{"problems": answerProblems(c.problems)}),
 	}
 	return runAll(ctx,
 		func(ctx context.Context) error {
@@ -124,7 +130,10 @@ func (c *controller) run(ctx context.Context) error {
 func (c *controller) work(ctx context.Context, snapshots *run.Latest[*model.Snapshot], set func(context.Context, *model.Snapshot) error) error {
 	log := problemLog{log: c.log}
 	return run.Sink(ctx, snapshots, func(ctx context.Context, s *model.Snapshot) error {
-		err := set(ctx, s)
+		err := run.Guard(func() error { return set(ctx, s) })
+		if p := new(run.PanicError); errors.As(err, &p) {
+			c.panics.Inc()
+		}
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("claims and status are not all written", "error", err)
 		}
@@ -135,7 +144,7 @@ func (c *controller) work(ctx context.Context, snapshots *run.Latest[*model.Snap
 
 // lead returns the work against an API server, which only the holder of the Lease does.
 func (c *controller) lead(snapshots *run.Latest[*model.Snapshot]) (func(context.Context) error, error) {
-	writer, err := kube.NewWriter(c.server, c.log)
+	w, err := writer.New(c.server, c.log)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +153,9 @@ func (c *controller) lead(snapshots *run.Latest[*model.Snapshot]) (func(context.
 		return nil, fmt.Errorf("name this controller: %w", err)
 	}
 	identity := hostname + "_" + rand.Text()
-	set := func(ctx context.Context, s *model.Snapshot) error { return c.setAPI(ctx, writer, s) }
+	set := func(ctx context.Context, s *model.Snapshot) error { return c.setAPI(ctx, w, s) }
 	return func(ctx context.Context) error {
-		return writer.Lead(ctx, c.server, c.namespace, identity, func(ctx context.Context) error {
+		return w.Lead(ctx, c.server, c.namespace, identity, func(ctx context.Context) error {
 			if s := c.newest.Load(); s != nil {
 				snapshots.Put(s) // one that came in an earlier time as the leader counts again
 			}
@@ -162,18 +171,23 @@ func (c *controller) last() lb.State {
 	return lb.State{}
 }
 
+// problems are those of the newest Snapshot, also while another controller leads, and what the last Build and write found.
 func (c *controller) problems() []model.Problem {
-	if p := c.issues.Load(); p != nil {
-		return *p
+	var all []model.Problem
+	if s := c.newest.Load(); s != nil {
+		all = append(all, s.Problems...)
 	}
-	return nil
+	if p := c.issues.Load(); p != nil {
+		all = append(all, *p...)
+	}
+	return model.SortProblems(all)
 }
 
 // setAPI writes what the snapshot asks for to the API server.
-func (c *controller) setAPI(ctx context.Context, writer *kube.Writer, s *model.Snapshot) error {
-	s = writer.Current(s)
+func (c *controller) setAPI(ctx context.Context, w *writer.Writer, s *model.Snapshot) error {
+	s = w.Current(s)
 	state, problems := lb.Build(s, c.settings)
-	d := kube.Desired{
+	d := writer.Desired{
 		Claims: state.Claims, Problems: slices.Clone(problems), Services: map[model.Key][]corev1.LoadBalancerIngress{},
 		Ingresses: map[model.Key][]networkingv1.IngressLoadBalancerIngress{}, Pools: map[string]v1alpha1.AddressPoolStatus{},
 		GatewayService: c.settings.GatewayService,
@@ -194,8 +208,8 @@ func (c *controller) setAPI(ctx context.Context, writer *kube.Writer, s *model.S
 		}
 	}
 	d.Problems = model.SortProblems(d.Problems)
-	more, err := writer.Set(ctx, s, d)
-	problems = model.SortProblems(slices.Concat(s.Problems, problems, more))
+	more, err := w.Set(ctx, s, d)
+	problems = slices.Concat(problems, more)
 	c.issues.Store(&problems)
 	c.latest.Store(&state)
 	return err
@@ -204,7 +218,6 @@ func (c *controller) setAPI(ctx context.Context, writer *kube.Writer, s *model.S
 // set writes what the snapshot asks for to the state folder. Claims come first: nothing else may speak of an address before that.
 func (c *controller) set(_ context.Context, s *model.Snapshot) error {
 	state, problems := lb.Build(withClaims(s, c.written), c.settings)
-	problems = slices.Concat(s.Problems, problems)
 	c.issues.Store(&problems)
 	wrote, err := kube.WriteObjects(filepath.Join(c.state, "claims.yaml"), state.Claims)
 	if err != nil {

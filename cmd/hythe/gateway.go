@@ -12,7 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +27,8 @@ import (
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/gateway"
 	"hythe.dev/hythe/internal/envoy"
+	"hythe.dev/hythe/internal/envoy/drain"
+	"hythe.dev/hythe/internal/envoy/live"
 	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
@@ -64,12 +69,14 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 	f.UintSliceVar(&g.allowUIDs, "allow-uid", nil, "user id that may connect to the socket, besides the own one and root; may be repeated")
 	f.StringArrayVar(&g.settings.Classes, "class", nil, "serve Ingresses of this class, whatever IngressClass objects say; may be repeated")
 	f.BoolVar(&g.settings.WithoutClass, "without-class", false, "serve Ingresses that name no class, also without a default class")
+	f.StringArrayVar(&g.settings.CatchAllNamespaces, "catch-all-namespace", nil, "namespace whose Ingresses may have rules without a host, and a default backend for hosts that nobody names; * for all; may be repeated")
 	f.Uint16Var(&g.settings.HTTPSPort, "https-port", 443, "port that redirects from http to https name")
 	f.StringVar(&defaultCertificate, "default-certificate", "", "NAMESPACE/NAME of the Secret for hosts without an own one; self-signed if empty")
+	f.StringVar(&g.envoyAdmin, "envoy-admin", "/run/hythe/envoy-admin.sock", "unix socket of Envoy's admin pages, for questions about what Envoy has; of a pattern the newest is taken")
 	f.BoolVar(&g.xds.AccessLog, "access-log", false, "let Envoy write a line for each request to its standard output")
 	addListenFlags(f, &g)
 	_ = cmd.MarkFlagRequired("node")
-	cmd.AddCommand(newBootstrapCommand())
+	cmd.AddCommand(newBootstrapCommand(), newDrainCommand())
 	return cmd
 }
 
@@ -94,9 +101,29 @@ func newBootstrapCommand() *cobra.Command {
 	f.StringVar(&o.Cluster, "cluster", "hythe", "what the Envoys of all nodes are called")
 	f.StringVar(&o.XDSSocket, "xds-socket", "/run/hythe/xds.sock", "unix socket of the gateway")
 	f.StringVar(&o.AdminSocket, "admin-socket", "/run/hythe/envoy-admin.sock", "unix socket for Envoy's admin pages; none if empty")
+	f.Uint32Var(&o.AdminMode, "admin-mode", 0o600, "mode of that socket; 0660 if the gateway runs as another user of the same group")
 	f.Int64Var(&o.MaxConnections, "max-connections", 50_000, "limit of open client connections")
 	f.Uint64Var(&o.MaxHeapBytes, "max-heap-bytes", 0, "memory at which Envoy refuses requests; 0 for no limit")
 	_ = cmd.MarkFlagRequired("node")
+	return cmd
+}
+
+func newDrainCommand() *cobra.Command {
+	o := drain.Options{Log: newLogger("drain", slog.LevelInfo)}
+	cmd := &cobra.Command{
+		Use:   "drain",
+		Short: "Let an Envoy end without loss: the preStop hook of its pod",
+		Long: `Envoy fails its readiness and ends each connection after the answer that is under way. The command returns when
+no connection is left, or only idle ones, or at the deadline; Envoy may be stopped then.`,
+		Example: "  hythe gateway drain --admin-socket /run/hythe/envoy-admin.sock --deadline 25s",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return drain.Run(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Socket, "admin-socket", "/run/hythe/envoy-admin.sock", "unix socket of Envoy's admin pages")
+	f.DurationVar(&o.Least, "least", 3*time.Second, "wait so long in any case: new connections must have found another Envoy")
+	f.DurationVar(&o.Idle, "idle", 5*time.Second, "connections without a request for so long are closed")
+	f.DurationVar(&o.Deadline, "deadline", 25*time.Second, "wait no longer; less than the pod's terminationGracePeriodSeconds")
 	return cmd
 }
 
@@ -107,12 +134,14 @@ const rebuildEvery = 10 * time.Minute
 type gatewayProcess struct {
 	process
 	node, socket string
+	envoyAdmin   string
 	allowUIDs    []uint
 	settings     gateway.Settings
 	xds          xds.Settings
 	cache        gateway.Cache
 
 	server *server.Server
+	live   live.Log
 	latest atomic.Pointer[built]
 }
 
@@ -121,6 +150,7 @@ type built struct {
 	config    gateway.Config
 	resources xds.Resources
 	problems  []model.Problem
+	snapshot  *model.Snapshot
 }
 
 func (g *gatewayProcess) run(ctx context.Context) error {
@@ -130,11 +160,13 @@ func (g *gatewayProcess) run(ctx context.Context) error {
 	}
 	var err error
 	if g.server, err = server.New(server.Options{
-		Socket: g.socket, AllowUIDs: uids, Registerer: g.registry, Log: g.log,
+		Socket: g.socket, AllowUIDs: uids, AccessLogs: &live.Server{Log: &g.live}, Registerer: g.registry, Log: g.log,
 	}); err != nil {
 		return err
 	}
 	g.xds.HTTPSPort = g.settings.HTTPSPort
+	g.xds.TraceLog = envoy.GatewayCluster
+	g.settings.OwnPorts, g.settings.LocalAddresses = model.DefaultOwnPorts(), localAddresses()
 	g.settings.DefaultChain, g.settings.DefaultKey, err = selfSigned(filepath.Dir(g.socket), time.Now())
 	if err != nil {
 		return err
@@ -150,6 +182,18 @@ func (g *gatewayProcess) run(ctx context.Context) error {
 	)
 }
 
+// localAddresses are those of this node: a gateway watches no Nodes.
+func localAddresses() []netip.Addr {
+	var out []netip.Addr
+	addresses, _ := net.InterfaceAddrs() // without them, the admin pages are guarded by their listening on loopback
+	for _, a := range addresses {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, prefix.Addr())
+		}
+	}
+	return out
+}
+
 // build hands each new snapshot to the server, and the last one again regularly, since certificates expire.
 func (g *gatewayProcess) build(ctx context.Context, snapshots *run.Latest[*model.Snapshot]) error {
 	regularly := time.NewTicker(rebuildEvery)
@@ -161,8 +205,13 @@ func (g *gatewayProcess) build(ctx context.Context, snapshots *run.Latest[*model
 			return nil
 		case <-regularly.C:
 		case <-snapshots.Ready():
-			if s, ok := snapshots.Take(); ok {
-				last = s
+			s, ok := snapshots.Take()
+			if !ok {
+				continue
+			}
+			same := last != nil && g.cache.Unaffected(s) && slices.Equal(last.Problems, s.Problems)
+			if last = s; same {
+				continue // a Secret that nobody names, for example
 			}
 		}
 		if last != nil {
@@ -172,7 +221,7 @@ func (g *gatewayProcess) build(ctx context.Context, snapshots *run.Latest[*model
 }
 
 func (g *gatewayProcess) set(s *model.Snapshot, now time.Time) {
-	var b built
+	b := built{snapshot: s}
 	var more []model.Problem
 	g.settings.Now = now
 	b.config, b.problems = g.cache.Build(s, g.settings)
@@ -258,6 +307,7 @@ func (g *gatewayProcess) adminPages() run.Admin {
 			"status":   func(w io.Writer) { fmt.Fprint(w, g.server.Status()) },
 			"problems": func(w io.Writer) { writeProblems(w, g.problems()) },
 		},
+		Inspect: g.inspectors(),
 	}
 }
 

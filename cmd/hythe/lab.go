@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,7 @@ processes in network namespaces that the real CNI plugin attached. It takes ordi
 	cmd.PersistentFlags().StringVar(&f.name, "name", os.Getenv("HYTHE_LAB"), "name of the lab, so that several can run at a time (also HYTHE_LAB)")
 	cmd.PersistentFlags().StringVar(&f.dir, "dir", "", "folder of the lab (default /var/tmp/hythe-lab, with a dash and the name if there is one)")
 	cmd.AddCommand(newLabUp(f), newLabDown(f), newLabShell(f), newLabStatus(f), newLabDemo(f),
-		newLabKill(f), newLabStart(f), newLabCable(f), newLabServe(f), newLabEcho())
+		newLabKill(f), newLabStart(f), newLabRestart(f), newLabReboot(f), newLabCable(f), newLabServe(f), newLabEcho())
 	return cmd
 }
 
@@ -62,11 +63,24 @@ func newLabUp(f *labFlags) *cobra.Command {
 			return nil
 		},
 	}
+	addSourceFlag(cmd, &o.Source)
 	cmd.Flags().StringVar(&o.Manifests, "manifests", "examples", "folder of Kubernetes manifests; changes in it are seen at once")
 	cmd.Flags().BoolVar(&o.Fill, "fill", false, "add echo backends and test certificates for Services and TLS Secrets that Ingresses only name")
 	cmd.Flags().DurationVar(&o.Wait, "wait", time.Minute, "how long to wait until all is ready")
 	_ = cmd.MarkFlagDirname("manifests")
 	return cmd
+}
+
+// addSourceFlag says where Hythe has the cluster from.
+func addSourceFlag(cmd *cobra.Command, source *string) {
+	*source = lab.SourceFiles
+	cmd.Flags().Func("source", `where Hythe has the cluster from: "files", or "api", a real kube-apiserver (default "files")`, func(s string) error {
+		if s != lab.SourceFiles && s != lab.SourceAPI {
+			return fmt.Errorf("want %s or %s", lab.SourceFiles, lab.SourceAPI)
+		}
+		*source = s
+		return nil
+	})
 }
 
 func newLabDown(f *labFlags) *cobra.Command {
@@ -149,6 +163,7 @@ route of each Ingress is asked once.`,
 			return err
 		},
 	}
+	addSourceFlag(cmd, &o.Source)
 	cmd.Flags().StringVar(&o.Manifests, "manifests", "", "folder of manifests, or one file, to run instead of the examples")
 	cmd.Flags().BoolVar(&o.Fill, "fill", false, "with --manifests: add backends and certificates that Ingresses only name")
 	cmd.Flags().BoolVar(&o.Keep, "keep", false, "leave the lab running afterwards")
@@ -186,6 +201,45 @@ func newLabStart(f *labFlags) *cobra.Command {
 				return err
 			}
 			return l.Client().Start(cmd.Context(), args[0])
+		},
+	}
+}
+
+func newLabRestart(f *labFlags) *cobra.Command {
+	executable := ""
+	cmd := &cobra.Command{
+		Use:     "restart PROCESS",
+		Short:   "End a process of the lab gracefully and start it again, maybe as another build",
+		Example: "  hythe lab restart node1/node --executable ./hythe-next",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := f.lab()
+			if err != nil {
+				return err
+			}
+			if executable != "" {
+				if executable, err = filepath.Abs(executable); err != nil {
+					return fmt.Errorf("find executable: %w", err)
+				}
+			}
+			return l.Client().Restart(cmd.Context(), args[0], executable)
+		},
+	}
+	cmd.Flags().StringVar(&executable, "executable", "", "program that takes the old one's place")
+	return cmd
+}
+
+func newLabReboot(f *labFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reboot NODE",
+		Short: "Cut the power of a node of the lab and start it again",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := f.lab()
+			if err != nil {
+				return err
+			}
+			return l.Client().Reboot(cmd.Context(), args[0])
 		},
 	}
 }
@@ -231,6 +285,7 @@ func newLabServe(f *labFlags) *cobra.Command {
 			return s.Run(cmd.Context())
 		},
 	}
+	addSourceFlag(cmd, &s.Source)
 	cmd.Flags().StringVar(&s.Manifests, "manifests", "", "folder of manifests")
 	cmd.Flags().BoolVar(&s.Fill, "fill", false, "add what Ingresses only name")
 	_ = cmd.MarkFlagRequired("manifests")

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +24,7 @@ import (
 	"hythe.dev/hythe/lb/members"
 	"hythe.dev/hythe/lb/speaker"
 	"hythe.dev/hythe/node/cni"
+	"hythe.dev/hythe/node/kernel/conntrack"
 	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/kernel/nft"
 	"hythe.dev/hythe/node/overlay"
@@ -49,6 +51,7 @@ plugin last of all, when pods can work. What it put into the kernel stays when i
 	n.addFlags(cmd, "127.0.0.1:9903")
 	n.addCacheFlag(cmd, "for example /var/lib/hythe/cache")
 	n.addNodeFlags(cmd)
+	cmd.AddCommand(newCleanupCommand())
 	return cmd
 }
 
@@ -74,6 +77,7 @@ type nodeOptions struct {
 	cniPlugin               string
 	heartbeatKey            string
 	iface                   string
+	bootID                  string // a file, empty for the kernel's
 	overlay                 overlay.Settings
 	withoutProxy, withoutLB bool
 }
@@ -85,14 +89,25 @@ type node struct {
 
 	links   *link.Links
 	table   *nft.Table
+	flows   *conntrack.Flows
 	speaker *speaker.Speaker
+
+	last atomic.Pointer[model.Snapshot] // the newest one, nil before the first
 
 	mu     sync.Mutex
 	done   map[string]bool            // what is in the kernel, by part
 	issues map[string][]model.Problem // by part
 	texts  map[string]string          // what each part wants of the kernel, for /debug
+	// wantedOverlay and wantedProxy are what the last Build wants of the kernel, nil before the first.
+	wantedOverlay *overlay.State
+	wantedProxy   *proxy.State
+	// laid is the last snapshot whose overlay is in the kernel.
+	laid *model.Snapshot
 	// installed is what the CNI plugin was told, nil before.
 	installed *cni.Config
+	// started is when run began, and wroteReport whether this process has written a Report.
+	started     time.Time
+	wroteReport bool
 }
 
 func (n *node) addNodeFlags(cmd *cobra.Command) {
@@ -108,6 +123,8 @@ func (n *node) addNodeFlags(cmd *cobra.Command) {
 	f.StringVar(&n.iface, "interface", "", "interface on which VIPs are announced (default: the one with the node's address)")
 	f.StringVar(&n.overlay.Mode, "overlay", overlay.VXLAN, `network between nodes: "vxlan", or "none" where it exists already`)
 	f.IntVar(&n.overlay.MTU, "mtu", 0, "MTU of pods in bytes (default: the underlay's less what the overlay needs)")
+	f.StringVar(&n.bootID, "boot-id", "", "file that tells one boot from another (default: the kernel's)")
+	_ = f.MarkHidden("boot-id") // for nodes that share a kernel
 	f.BoolVar(&n.withoutProxy, "without-proxy", false, "leave Services to another proxy")
 	f.BoolVar(&n.withoutLB, "without-lb", false, "leave VIPs to another load balancer")
 }
@@ -132,6 +149,7 @@ func (n *node) run(ctx context.Context) error {
 
 // tasks opens the kernel and returns what must run besides the sinks.
 func (n *node) tasks() (tasks []func(context.Context) error, closeAll func(), err error) {
+	n.started = time.Now()
 	n.done, n.issues, n.texts = map[string]bool{}, map[string][]model.Problem{}, map[string]string{}
 	for _, dir := range []string{n.dataDir, n.runDir} {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -147,7 +165,10 @@ func (n *node) tasks() (tasks []func(context.Context) error, closeAll func(), er
 		if n.table, err = nft.New(n.log.With("part", "proxy"), n.registry); err != nil {
 			return nil, nil, err
 		}
-		tasks = append(tasks, n.table.Run)
+		if n.flows, err = conntrack.New(n.log.With("part", "proxy"), n.registry); err != nil {
+			return nil, nil, err
+		}
+		tasks = append(tasks, n.table.Run, n.flows.Run)
 	}
 	if !n.withoutLB && n.heartbeatKey != "" {
 		if n.speaker, err = n.newSpeaker(); err != nil {
@@ -177,11 +198,11 @@ func (n *node) sinks(tasks *[]func(context.Context) error) func(*model.Snapshot)
 					said = err.Error()
 					n.log.Error("the kernel does not have all that it should, it is tried again", "part", name, "error", err)
 				}
-				n.settle(name, s, problems, err)
+				failed := n.settle(name, s, problems, err)
 				logMu.Lock()
 				defer logMu.Unlock()
 				log.set(n.problems())
-				return err
+				return errors.Join(err, failed)
 			})
 		})
 		return latest
@@ -198,6 +219,7 @@ func (n *node) sinks(tasks *[]func(context.Context) error) func(*model.Snapshot)
 		}))
 	}
 	return func(s *model.Snapshot) {
+		n.last.Store(s)
 		for _, p := range parts {
 			p.Put(s)
 		}
@@ -243,7 +265,8 @@ func (n *node) keepPods(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-repair.C:
-			changes, err := cni.Repair(ctx, n.dataDir, "", cni.Now(), cni.Uptime(repairAge))
+			n.findStrays()
+			changes, err := cni.Repair(ctx, n.dataDir, n.bootID, cni.Now(), cni.Uptime(repairAge))
 			if err != nil {
 				n.log.Warn("links of pods cannot be repaired", "error", err)
 			}
@@ -251,7 +274,7 @@ func (n *node) keepPods(ctx context.Context) error {
 				n.log.Info("links of pods repaired", "changes", changes)
 			}
 		case <-sweep.C:
-			ended, err := cni.Sweep(n.dataDir, "", cni.Now(), cni.Uptime(sweepAge))
+			ended, err := cni.Sweep(n.dataDir, n.bootID, cni.Now(), cni.Uptime(sweepAge))
 			if err != nil {
 				n.log.Warn("addresses of pods that are gone cannot be freed", "error", err)
 			}
@@ -262,12 +285,28 @@ func (n *node) keepPods(ctx context.Context) error {
 	}
 }
 
+// findStrays reports pods whose addresses are not of the node's range any more.
+func (n *node) findStrays() {
+	leases, err := cni.ReadLeases(n.dataDir, n.bootID)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.issues, "pods")
+	if err != nil || n.installed == nil {
+		return // what cannot be read is reported where it is repaired
+	}
+	if strays := leases.Outside(n.installed.PodCIDRs); len(strays) > 0 {
+		n.issues["pods"] = []model.Problem{model.Problemf(model.ObjectRef{Kind: "Node", Name: n.name}, "PodOutsideCIDR",
+			"%d pods have addresses outside of spec.podCIDRs, which has changed, so that other nodes cannot reach them: delete these pods (the first has %s, container %s).",
+			len(strays), strays[0].Addresses[0], strays[0].ContainerID)}
+	}
+}
+
 func (n *node) setOverlay(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
 	state, problems := overlay.Build(s, n.name, n.overlay)
 	if state.Keep {
 		return problems, errors.New("this node's Node object is not usable yet")
 	}
-	n.setText("overlay", state.String())
+	n.setWanted("overlay", state.String(), func() { n.wantedOverlay = &state })
 	return problems, n.links.Set(ctx, state)
 }
 
@@ -277,31 +316,43 @@ func (n *node) setProxy(ctx context.Context, s *model.Snapshot) ([]model.Problem
 		settings.Overlay = ""
 	}
 	state, problems := proxy.Build(s, n.name, settings)
-	n.setText("services", state.String())
-	return problems, n.table.Set(ctx, state)
+	n.setWanted("services", state.String(), func() { n.wantedProxy = &state })
+	err := n.table.Set(ctx, state)
+	n.flows.Set(state, err == nil)
+	return problems, err
 }
 
-func (n *node) setText(page, text string) {
+// setWanted notes what a part wants of the kernel before it does it.
+func (n *node) setWanted(page, text string, set func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.texts[page] = text
+	set()
 }
 
-// settle notes what a part did. When all that pods need is in the kernel, the CNI plugin is installed.
-func (n *node) settle(part string, s *model.Snapshot, problems []model.Problem, err error) {
+// settle notes what a part did. When all that pods need is in the kernel, the CNI plugin is installed, or told what
+// changed; an error asks for another attempt. A Node with a pod range that the overlay refuses changes nothing for pods.
+func (n *node) settle(part string, s *model.Snapshot, problems []model.Problem, err error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.issues[part] = problems
 	n.issues["source"] = s.Problems
 	if err == nil {
 		n.done[part] = true
+		if part == "overlay" {
+			n.laid = s
+		}
 	}
+	var failed error
 	if n.datapathReady() && n.cniConfDir != "" {
-		if err := n.install(s); err != nil {
-			n.log.Error("pods cannot be attached yet", "error", err)
+		delete(n.issues, "cni")
+		if failed = n.install(n.laid); failed != nil {
+			n.issues["cni"] = []model.Problem{model.Problemf(model.ObjectRef{Kind: "Node", Name: n.name}, "PluginNotInstalled",
+				"The CNI plugin cannot be brought up to date, and is tried again: %v.", failed)}
 		}
 	}
 	n.writeReport()
+	return failed
 }
 
 func (n *node) datapathReady() bool {
@@ -334,7 +385,7 @@ func (n *node) install(s *model.Snapshot) error {
 		return nil
 	}
 	if err := cni.Install(cni.InstallOptions{
-		Plugin: plugin, BinDir: n.cniBinDir, ConfDir: n.cniConfDir, RunDir: n.runDir, DataDir: n.dataDir, Config: config,
+		Plugin: plugin, BinDir: n.cniBinDir, ConfDir: n.cniConfDir, RunDir: n.runDir, DataDir: n.dataDir, BootIDFile: n.bootID, Config: config,
 	}); err != nil {
 		return err
 	}
@@ -368,6 +419,12 @@ func (n *node) allProblems() []model.Problem {
 	for _, p := range n.issues {
 		all = append(all, p...)
 	}
+	if n.table != nil {
+		all = append(all, n.table.Problems(n.name)...)
+		if usage, err := conntrack.ReadUsage(); err == nil {
+			all = append(all, conntrack.Problems(n.name, usage)...)
+		}
+	}
 	if n.speaker != nil {
 		all = append(all, n.speaker.Problems()...)
 	}
@@ -381,8 +438,18 @@ func (n *node) owned() []netip.Addr {
 	return n.speaker.Owned()
 }
 
-// writeReport is called with mu held.
+// settled says whether a Report would be more than a process that just started.
+func (n *node) settled() bool {
+	return n.datapathReady() && (n.speaker == nil || n.speaker.Settled())
+}
+
+// writeReport is called with mu held. What the process before reported stays for a while: it is still true when a
+// restart changes nothing.
 func (n *node) writeReport() {
+	if !n.wroteReport && !n.settled() && time.Since(n.started) < patience {
+		return
+	}
+	n.wroteReport = true
 	report := v1alpha1.Report{
 		Component: "node", Node: n.name, Ready: n.datapathReady(), Problems: model.Reported(n.allProblems()),
 	}
@@ -407,5 +474,8 @@ func (n *node) adminPages() run.Admin {
 	if n.speaker != nil {
 		debug["vips"] = func(w io.Writer) { n.speaker.WriteText(w) }
 	}
-	return run.Admin{Ready: n.ready, Gatherer: n.registry, Debug: debug}
+	return run.Admin{
+		Ready: n.ready, Gatherer: n.registry, Debug: debug,
+		Inspect: n.inspectors("node", n.name, n.getInspectors(n.traceInspectors())),
+	}
 }

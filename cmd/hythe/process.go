@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,7 +22,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/inspect"
 	"hythe.dev/hythe/internal/kube"
+	"hythe.dev/hythe/internal/kube/client"
+	"hythe.dev/hythe/internal/kube/writer"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
 )
@@ -28,15 +34,24 @@ import (
 type process struct {
 	manifests, state string // file mode, if set
 	kubeconfig       string
-	cacheDir         string // the API server's last state; empty: not kept
+	apiservers       []string // in place of the kubeconfig's
+	cacheDir         string   // the API server's last state; empty: not kept
 	opaqueSecrets    bool
 	admin            string
 	level            slog.Level
 
 	log      *slog.Logger
 	registry *prometheus.Registry
-	server   *kube.RESTConfig             // nil in file mode
+	server   *client.RESTConfig           // nil in file mode
 	reported *run.Latest[v1alpha1.Report] // on its way to the API server
+	started  time.Time
+	handed   *handed
+}
+
+// handed is what is known of the Snapshot in use.
+type handed struct {
+	api atomic.Pointer[kube.API] // nil in file mode and before the first question
+	at  atomic.Pointer[time.Time]
 }
 
 // addFlags gives cmd the common flags.
@@ -45,12 +60,14 @@ func (p *process) addFlags(cmd *cobra.Command, defaultAdmin string) {
 	f.StringVar(&p.manifests, "manifests", "", "folder of Kubernetes manifests to watch, in place of an API server")
 	f.StringVar(&p.state, "state", "", "folder in which the parts keep claims, status and reports, beside the manifests")
 	f.StringVar(&p.kubeconfig, "kubeconfig", "", "how to reach the API server (default without --manifests: as the pod that this runs in)")
+	f.StringArrayVar(&p.apiservers, "apiserver", nil, "URL of an API server, https://HOST:PORT, in place of the kubeconfig's or the pod's; may be repeated: any that answers is asked")
 	f.StringVar(&p.admin, "admin", defaultAdmin, "where to serve /healthz, /readyz, /metrics and /debug: HOST:PORT or unix:PATH")
 	f.TextVar(&p.level, "log-level", slog.LevelInfo, "least level to log: debug, info, warn or error")
 	_ = cmd.MarkFlagDirname("manifests")
 	_ = cmd.MarkFlagDirname("state")
 	cmd.MarkFlagsRequiredTogether("manifests", "state")
 	cmd.MarkFlagsMutuallyExclusive("manifests", "kubeconfig")
+	cmd.MarkFlagsMutuallyExclusive("manifests", "apiserver")
 }
 
 // addCacheFlag is for parts that go on while the API server is away.
@@ -61,16 +78,17 @@ func (p *process) addCacheFlag(cmd *cobra.Command, what string) {
 
 // start makes log and registry, and the state folder.
 func (p *process) start(component string) error {
+	p.started, p.handed = time.Now(), &handed{}
 	p.log = newLogger(component, p.level)
 	p.registry = prometheus.NewRegistry()
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if p.manifests == "" {
 		p.reported = run.NewLatest[v1alpha1.Report]()
 		var err error
-		if p.server, err = kube.Config(p.kubeconfig); err != nil {
+		if p.server, err = client.Config(p.kubeconfig); err != nil {
 			return fmt.Errorf("%w: give --kubeconfig, or --manifests and --state to work without an API server", err)
 		}
-		return nil
+		return client.Servers(p.server, p.apiservers)
 	}
 	if err := os.MkdirAll(p.state, 0o750); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
@@ -80,6 +98,12 @@ func (p *process) start(component string) error {
 
 // watch hands out snapshots, from the folders or from the API server, and keeps the Report there.
 func (p *process) watch(ctx context.Context, kinds []string, handle func(*model.Snapshot)) error {
+	inner := handle
+	handle = func(s *model.Snapshot) {
+		now := time.Now()
+		p.handed.at.Store(&now)
+		inner(s)
+	}
 	if p.server == nil {
 		return kube.NewFiles(p.manifests, p.state, p.log).Run(ctx, handle)
 	}
@@ -90,28 +114,77 @@ func (p *process) watch(ctx context.Context, kinds []string, handle func(*model.
 	if err != nil {
 		return err
 	}
+	p.handed.api.Store(api)
 	return runAll(ctx, func(ctx context.Context) error { return api.Run(ctx, handle) }, p.sendReports)
+}
+
+// identity is what this process says of itself.
+func (p *process) identity(component, node string) inspect.Identity {
+	id := inspect.Identity{Component: component, Node: node, Version: versionText(), Started: p.started, Source: "files"}
+	if at := p.handed.at.Load(); at != nil {
+		id.Snapshot = *at
+	}
+	if p.server == nil {
+		return id
+	}
+	id.Source = "api"
+	if api := p.handed.api.Load(); api != nil && api.FromCache() {
+		id.Source = "cache"
+	}
+	return id
+}
+
+// inspectors are the answers that each process has, and more.
+func (p *process) inspectors(component, node string, more map[string]run.Inspector) map[string]run.Inspector {
+	out := map[string]run.Inspector{
+		"process": func(context.Context, url.Values) (any, error) { return p.identity(component, node), nil },
+	}
+	maps.Copy(out, more)
+	return out
 }
 
 // reportsApart is the least time between two writes of a Report to the API server.
 const reportsApart = 500 * time.Millisecond
 
+// reportsAgain is how often a Report that did not change is given to the writer, who looks for it now and then.
+const reportsAgain = time.Minute
+
 func (p *process) sendReports(ctx context.Context) error {
-	writer, err := kube.NewWriter(p.server, p.log)
+	w, err := writer.New(p.server, p.log)
 	if err != nil {
 		return err
 	}
-	return run.Sink(ctx, p.reported, func(ctx context.Context, r v1alpha1.Report) error {
-		err := writer.WriteReport(ctx, r)
-		if err != nil && ctx.Err() == nil {
-			p.log.Warn("report cannot be written", "error", err)
+	var last *v1alpha1.Report
+	failing := false // which is logged once
+	tick := time.NewTimer(reportsAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.reported.Ready():
+			if r, ok := p.reported.Take(); ok {
+				last = &r
+			}
+		case <-tick.C:
+		}
+		next := reportsAgain
+		if last != nil {
+			err := run.Guard(func() error { return w.WriteReport(ctx, *last) })
+			if err != nil {
+				next = run.Retry
+			}
+			if err != nil && !failing && ctx.Err() == nil {
+				p.log.Warn("report cannot be written, it is tried again", "error", err)
+			}
+			failing = err != nil
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(reportsApart):
 		}
-		return err
-	})
+		tick.Reset(next)
+	}
 }
 
 // report writes the Report of a component on a node, if it changed.

@@ -97,9 +97,9 @@ func (r *runner) run(ctx context.Context) error {
 		process     *process
 		run         func(context.Context) error
 	}{
-		{"controller", "127.0.0.1:9901", &c.process, c.run},
-		{"gateway", "127.0.0.1:9902", &r.gateway.process, r.gateway.run},
-		{"node", "127.0.0.1:9903", &r.node.process, r.node.run},
+		{"controller", controllerAdmin, &c.process, c.run},
+		{"gateway", gatewayAdmin, &r.gateway.process, r.gateway.run},
+		{"node", nodeAdmin, &r.node.process, r.node.run},
 	} {
 		if !r.has(part.name) {
 			continue
@@ -111,13 +111,18 @@ func (r *runner) run(ctx context.Context) error {
 		tasks = append(tasks, part.run)
 	}
 	r.gateway.node, r.gateway.socket = r.name, filepath.Join(r.runDir, "xds.sock")
+	r.gateway.envoyAdmin = r.envoyAdmin()
 	r.gateway.settings.WithoutClass = r.withoutClass
+	r.gateway.settings.CatchAllNamespaces = []string{"*"} // whoever writes the one folder is the administrator
 	r.node.name, r.node.dataDir, r.node.runDir = r.name, r.data, r.runDir
 	if r.has("envoy") {
 		tasks = append(tasks, r.runEnvoy)
 	}
 	return runAll(ctx, tasks...)
 }
+
+// envoyAdmin is the socket on which the gateway reads what Envoy has.
+func (r *runner) envoyAdmin() string { return filepath.Join(r.runDir, "envoy-admin.sock") }
 
 // runEnvoy runs Envoy and starts it again when it dies.
 func (r *runner) runEnvoy(ctx context.Context) error {
@@ -136,7 +141,7 @@ func (r *runner) runEnvoy(ctx context.Context) error {
 			Bootstrap: envoy.BootstrapOptions{
 				Node:        r.name,
 				XDSSocket:   filepath.Join(r.runDir, "xds.sock"),
-				AdminSocket: filepath.Join(r.runDir, "envoy-admin.sock"),
+				AdminSocket: r.envoyAdmin(),
 			},
 		})
 		if err != nil {

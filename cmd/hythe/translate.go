@@ -76,6 +76,7 @@ func newTranslateCommand() *cobra.Command {
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "manifest, folder of manifests, or - for standard input; may be repeated")
 	f.StringArrayVar(&o.settings.Classes, "class", nil, "take Ingresses of this class, whatever IngressClass objects say; may be repeated")
 	f.BoolVar(&o.settings.WithoutClass, "without-class", false, "take Ingresses that name no class")
+	f.StringArrayVar(&o.settings.CatchAllNamespaces, "catch-all-namespace", nil, "namespace whose Ingresses may serve hosts that nobody names; * for all; may be repeated")
 	f.BoolVar(&o.assumeServices, "assume-services", false, "take Services that are named but not in the input as existing")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json, yaml or envoy")
 	f.BoolVar(&o.strict, "strict", false, "exit with 2 if there are Problems")
@@ -91,7 +92,7 @@ func (o *translateOptions) run(stdout, stderr io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	o.settings.Now = now
+	o.settings.Now, o.settings.OwnPorts = now, model.DefaultOwnPorts()
 	skipped := gateway.Skipped(snapshot, o.settings)
 	if o.assumeServices {
 		snapshot = assumeServices(snapshot)

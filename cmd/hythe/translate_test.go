@@ -52,7 +52,7 @@ func translated(t *testing.T, input string, args ...string) (stdout, stderr stri
 }
 
 func TestTranslateText(t *testing.T) {
-	stdout, stderr, err := translated(t, translateInput, "--class", "nginx", "--assume-services")
+	stdout, stderr, err := translated(t, translateInput, "--class", "nginx", "--assume-services", "--catch-all-namespace", "*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ shop.example.com  /      prefix  shop/web:http  none       default +308  shop/ot
 	if stdout != want {
 		t.Errorf("got\n%s\nwant\n%s", stdout, want)
 	}
-	if want := "Problems:\n  Ingress shop/shop: SecretNotFound: Secret shop/gone does not exist; shop.example.com gets the default certificate\n"; stderr != want {
+	if want := "Problems:\n  Ingress shop/shop: SecretNotFound: Secret shop/gone of type kubernetes.io/tls does not exist; shop.example.com gets the default certificate\n"; stderr != want {
 		t.Errorf("got notes %q, want %q", stderr, want)
 	}
 }

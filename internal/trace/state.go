@@ -24,8 +24,8 @@ const (
 type Hop struct {
 	// Where is the machine and process that has it: "node1", "node1/envoy", "LAN".
 	Where string `json:"where"`
-	// Part is what it is: "claim", "owner", "arp", "frontend", "endpoint", "listener", "certificate", "host", "route",
-	// "cluster", "endpoints", "overlay", "pod".
+	// Part is what it is: "processes", "name", "service", "claim", "owner", "arp", "frontend", "listener",
+	// "certificate", "host", "route", "cluster", "endpoints", "overlay", "pod".
 	Part string `json:"part"`
 	// Text is what was read back, in one line.
 	Text  string `json:"text"`
@@ -37,5 +37,33 @@ type Hop struct {
 	// Want is what Build wants in place of Text, empty if it is that.
 	Want string `json:"want,omitempty"`
 	// Remedy is what a person should do, empty for a hop that is OK.
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// A Verdict says what becomes of what was asked for.
+type Verdict string
+
+const (
+	// Arrives: each hop carries it on, though some may differ from what Build wants.
+	Arrives Verdict = "arrives"
+	// Partly: it depends on which of several ways is taken.
+	Partly Verdict = "arrives in part"
+	// Fails: it ends at a hop.
+	Fails Verdict = "does not arrive"
+	// Unclear: a hop that it needs could not be read, and no other one is broken.
+	Unclear Verdict = "cannot be told"
+)
+
+// A Trace is the answer to a Question.
+type Trace struct {
+	Question Question `json:"question"`
+	// From says where the packets come from, in words.
+	From string `json:"from"`
+	// Hops are in the order of the road.
+	Hops    []Hop   `json:"hops"`
+	Verdict Verdict `json:"verdict"`
+	// Summary says where it ends, or how it is answered.
+	Summary string `json:"summary"`
+	// Remedy is what to do, empty if nothing.
 	Remedy string `json:"remedy,omitempty"`
 }

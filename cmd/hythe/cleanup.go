@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hythe.dev/hythe/lb/speaker"
+	"hythe.dev/hythe/node/cni"
+	"hythe.dev/hythe/node/kernel/link"
+	"hythe.dev/hythe/node/kernel/nft"
+)
+
+// A cleanup takes Hythe off a node.
+type cleanup struct {
+	dataDir, runDir, cniConfDir string
+	admin                       string
+	force                       bool
+}
+
+func newCleanupCommand() *cobra.Command {
+	var c cleanup
+	cmd := &cobra.Command{
+		Use:   "cleanup",
+		Short: "Take away what hythe node put on this node: pods lose their network",
+		Long: `What the agent put into the kernel stays when it ends, so that an upgrade costs no connection. This command
+takes it away: the CNI configuration, the table inet hythe, the overlay, the links of all pods, and what is kept
+about addresses and VIPs. End the agent first, and drain the node: its pods lose their network.
+
+Left alone are sysctls, and the plugin's binary, which the container runtime needs to remove the pods.`,
+		Example: "  kubectl drain node1 && hythe node cleanup",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.run(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.dataDir, "data", "/var/lib/hythe", "the agent's --data")
+	f.StringVar(&c.runDir, "run", "/run/hythe", "the agent's --run")
+	f.StringVar(&c.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the agent's --cni-conf-dir")
+	f.StringVar(&c.admin, "admin", "127.0.0.1:9903", "the agent's --admin: nothing is done while it answers there")
+	f.BoolVar(&c.force, "force", false, "go on although pods are attached")
+	return cmd
+}
+
+func (c *cleanup) run(ctx context.Context, out io.Writer) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	links, err := link.New(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	var errs []error
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		// First that no new pods come, last what is known about them.
+		{"CNI configuration", func() error { return cni.Uninstall(cni.InstallOptions{ConfDir: c.cniConfDir, RunDir: c.runDir}) }},
+		{"table inet hythe", func() error { return nft.Remove() }},
+		{"overlay, routes and links of pods", func() error { return links.Remove(ctx) }},
+		{"addresses of pods", func() error { return cni.Forget(c.dataDir) }},
+		{"owned VIPs", func() error { return speaker.Forget(c.dataDir) }},
+	} {
+		if err := step.do(); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s: %w", step.name, err))
+			continue
+		}
+		fmt.Fprintln(out, "removed:", step.name)
+	}
+	return errors.Join(errs...)
+}
+
+// check refuses where the agent would put everything back, and where pods are in use.
+func (c *cleanup) check() error {
+	network := "tcp"
+	if strings.ContainsRune(c.admin, filepath.Separator) {
+		network = "unix"
+	}
+	if conn, err := net.DialTimeout(network, c.admin, time.Second); err == nil {
+		_ = conn.Close()
+		return fmt.Errorf("hythe node still runs, it answers at %s: end it first", c.admin)
+	}
+	if _, err := os.Stat(c.dataDir); errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was ever attached
+	}
+	pods, err := link.PodLinks()
+	if err != nil {
+		return err
+	}
+	if len(pods) > 0 && !c.force {
+		return fmt.Errorf("%d pods are attached and would lose their network: drain the node, or use --force", len(pods))
+	}
+	return nil
+}

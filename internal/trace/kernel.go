@@ -1,0 +1,100 @@
+package trace
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"hythe.dev/hythe/node/kernel/link"
+	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/proxy"
+)
+
+// FromKernel is a Frontend as it was found in the kernel.
+func FromKernel(f nft.Found) Frontend {
+	out := Frontend{Verdict: f.Verdict, Why: f.Why}
+	for _, e := range f.Endpoints {
+		out.Endpoints = append(out.Endpoints, e.Address)
+		if e.Masquerade {
+			out.Masquerade++
+		}
+	}
+	slices.SortFunc(out.Endpoints, netip.AddrPort.Compare)
+	return out
+}
+
+// Wanted is the Frontend that Build wants for a connection. source is nft.Found's.
+func Wanted(s proxy.State, to netip.Addr, protocol proxy.Protocol, port uint16, nodePort bool, source string) Frontend {
+	key := proxy.Frontend{Addr: to, Protocol: protocol, Port: port}
+	if nodePort {
+		key.Addr = netip.IPv4Unspecified()
+		if to.Is6() {
+			key.Addr = netip.IPv6Unspecified()
+		}
+	}
+	backends, known := s.Frontends[key]
+	_, isService := s.Addresses[to]
+	list := backends.Inside
+	if source == nft.FromOutside {
+		list = backends.Outside
+	}
+	switch {
+	case !known && !isService:
+		return Frontend{Verdict: nft.NotService}
+	case len(backends.Inside)+len(backends.Outside) == 0:
+		return Frontend{Verdict: nft.Refused}
+	case len(list) == 0:
+		return Frontend{Verdict: nft.Dropped}
+	}
+	return Frontend{Verdict: nft.Forwarded, Endpoints: slices.SortedFunc(slices.Values(list), netip.AddrPort.Compare)}
+}
+
+// RouteFound is a RouteAnswer of what was found in the kernel.
+func RouteFound(f link.FoundRoute) RouteAnswer {
+	a := RouteAnswer{Kind: f.Kind, Device: f.Device.Name, MTU: f.MTU}
+	if f.Kind != link.Unicast {
+		return a
+	}
+	a.Kernel = append(a.Kernel, link.Route{Dst: f.Dst, Device: f.Device.Name, Via: f.Via}.String())
+	if !f.Device.Works() {
+		a.State = f.Device.State
+		if !f.Device.Up {
+			a.State = "switched off"
+		}
+	}
+	if f.Device.Type != "vxlan" {
+		return a
+	}
+	if f.Neighbour != nil {
+		a.Kernel = append(a.Kernel, fmt.Sprintf("neigh %s lladdr %s dev %s", f.Neighbour.Addr, f.Neighbour.MAC, f.Device.Name))
+	}
+	if f.Forward != nil {
+		a.Peer = f.Forward.Dst
+		a.Kernel = append(a.Kernel, fmt.Sprintf("fdb %s dst %s dev %s", f.Forward.MAC, f.Forward.Dst, f.Device.Name))
+	}
+	return a
+}
+
+// RouteWanted are the objects that an overlay's Build wants for the way to an address, nil if the address is in no
+// other node's pod range.
+func RouteWanted(s link.State, to netip.Addr) []string {
+	for _, r := range s.Routes {
+		if r.Unreachable || !r.Dst.Contains(to) {
+			continue
+		}
+		out := []string{link.Route{Dst: r.Dst, Device: r.Device, Via: r.Via}.String()}
+		for _, n := range s.Neighbours {
+			if n.Addr != r.Via {
+				continue
+			}
+			out = append(out, n.String())
+			for _, f := range s.Forwards {
+				if f.MAC == n.MAC {
+					out = append(out, f.String())
+				}
+			}
+		}
+		return out
+	}
+	return nil
+}
