@@ -75,6 +75,9 @@ type output struct {
 	say      []members.VIP
 	// changes are VIPs that were taken or released; what is owned must be written down first.
 	changes []change
+	// forgot says that this node no longer owns what it owned before its restart: that must be written down, too, or
+	// it would resume it after the next one.
+	forgot bool
 }
 
 // A change is one VIP that changed hands.
@@ -208,6 +211,9 @@ func (k *keeper) apply(now time.Time, p lb.Proposal, out *output) {
 		h.stopAsking(p.VIP, out)
 		if h.owned {
 			out.changes = append(out.changes, change{p.VIP, false, p.Generation, p.Reason})
+		}
+		if h.claimed && p.Reason != lb.ReasonNoCarrier {
+			out.forgot = true
 		}
 		// Carrier lost is no reason to forget: when it is back and nobody else took the VIP, it is resumed.
 		h.claimed = p.Reason == lb.ReasonNoCarrier

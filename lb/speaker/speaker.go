@@ -354,7 +354,7 @@ func (s *Speaker) step(words members.Heartbeat) {
 
 // do carries out a step.
 func (s *Speaker) do(out output, stored map[netip.Addr]Stored) {
-	s.write(time.Now(), len(out.changes) > 0, stored)
+	s.write(time.Now(), len(out.changes) > 0 || out.forgot, stored)
 	s.arp.Set(out.owned)
 	for _, c := range out.changes {
 		s.count(c)
