@@ -96,8 +96,8 @@ func TestEdits(t *testing.T) {
 			if err == nil && !wrong && s.Whole && value(table.metrics.repairs) > before {
 				break
 			}
-			if time.Since(start) > time.Second {
-				t.Fatalf("%s: not repaired in 1 s", name)
+			if time.Since(start) > 10*time.Second {
+				t.Fatalf("%s: not repaired", name)
 			}
 		}
 		t.Logf("%s: repaired after %v", name, time.Since(start))

@@ -39,8 +39,10 @@ func (h host) sender(to string, port int) sender {
 }
 
 // hears sends once and returns who answers: a host's name, "refused", or "" for nobody.
-func (s sender) hears() string {
-	_ = s.SetDeadline(time.Now().Add(100 * time.Millisecond))
+func (s sender) hears() string { return s.hearsWithin(patience) }
+
+func (s sender) hearsWithin(wait time.Duration) string {
+	_ = s.SetDeadline(time.Now().Add(wait))
 	buf := make([]byte, 100)
 	_, err := s.Write([]byte("?"))
 	if errors.Is(err, syscall.EPERM) { // refused before it left this node
@@ -60,7 +62,7 @@ func (s sender) hears() string {
 func (s sender) comesTo(want string) {
 	s.Helper()
 	last := ""
-	s.eventually("it comes to "+want, func() bool { last = s.hears(); return last == want })
+	s.eventually("it comes to "+want, func() bool { last = s.hearsWithin(100 * time.Millisecond); return last == want })
 	if last != want {
 		s.Errorf("it comes to %q", last)
 	}
@@ -175,7 +177,7 @@ func flows(t *testing.T, at addresses) {
 
 	d.set(without)
 	early := n.client.sender(vip, 80)
-	early.hears() // an entry without translation
+	early.hearsWithin(100 * time.Millisecond) // an entry without translation
 	senders := []sender{early, n.client.sender(vip, 80), n.client.sender(at.node, 30080+datagrams), n.b.sender(ip, 80), n.node.sender(ip, 80)}
 	d.set(d.udp(80, at.a))
 	all(t, senders, "a")
