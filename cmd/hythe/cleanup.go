@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -85,11 +84,11 @@ func (c *cleanup) run(ctx context.Context, out io.Writer) error {
 
 // check refuses where the agent would put everything back, and where pods are in use.
 func (c *cleanup) check() error {
-	network := "tcp"
-	if strings.ContainsRune(c.admin, filepath.Separator) {
-		network = "unix"
+	network, address := "tcp", c.admin
+	if path, ok := strings.CutPrefix(c.admin, "unix:"); ok {
+		network, address = "unix", path
 	}
-	if conn, err := net.DialTimeout(network, c.admin, time.Second); err == nil {
+	if conn, err := net.DialTimeout(network, address, time.Second); err == nil {
 		_ = conn.Close()
 		return fmt.Errorf("hythe node still runs, it answers at %s: end it first", c.admin)
 	}

@@ -69,7 +69,7 @@ func TestCleanup(t *testing.T) {
 		var out bytes.Buffer
 		cmd := newCommand()
 		cmd.SetOut(&out)
-		cmd.SetArgs(append([]string{"node", "cleanup", "--data", sub("data"), "--run", sub("run"), "--cni-conf-dir", sub("conf"), "--admin", sub("admin.sock")}, more...))
+		cmd.SetArgs(append([]string{"node", "cleanup", "--data", sub("data"), "--run", sub("run"), "--cni-conf-dir", sub("conf"), "--admin", "unix:" + sub("admin.sock")}, more...))
 		err := cmd.ExecuteContext(t.Context())
 		return out.String(), err
 	}

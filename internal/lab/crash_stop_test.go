@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -84,6 +85,7 @@ func (c *crashes) stoppedAgent(t *testing.T) {
 		is, err := c.failover.Owner(ctx)
 		cancel()
 		switch {
+		case errors.Is(err, context.DeadlineExceeded): // a busy machine: nobody's answer was heard
 		case err != nil:
 			two++
 			t.Logf("%s after it goes on: %v", time.Since(goesOn), err)

@@ -44,7 +44,8 @@ type Own struct {
 	ports OwnPorts
 }
 
-// OwnOf reads the addresses of nodes and VIPs from a snapshot. The local ones are further addresses of the host that
+// OwnOf reads the addresses of nodes and VIPs from a snapshot. An address that is somebody else's is no VIP, whatever a
+// claim says: it would take a node's address from the pods that use it. The local ones are further addresses of the host that
 // asks, for those who watch no Nodes; nil for none.
 func OwnOf(s *Snapshot, ports OwnPorts, local ...netip.Addr) Own {
 	o := Own{nodes: map[netip.Addr]string{}, vips: map[netip.Addr]bool{}, ports: ports}
@@ -56,9 +57,17 @@ func OwnOf(s *Snapshot, ports OwnPorts, local ...netip.Addr) Own {
 			o.nodes[a.Unmap()] = "node " + n.Name
 		}
 	}
+	var claimed []netip.Addr
 	for _, c := range s.Claims {
 		if a, err := netip.ParseAddr(c.Spec.Address); err == nil {
-			o.vips[a.Unmap()] = true
+			claimed = append(claimed, a.Unmap())
+		}
+	}
+	slices.SortFunc(claimed, netip.Addr.Compare)
+	foreign := ForeignAddresses(s, claimed)
+	for _, a := range claimed {
+		if _, is := foreign[a]; !is {
+			o.vips[a] = true
 		}
 	}
 	return o

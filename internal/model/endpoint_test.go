@@ -13,10 +13,12 @@ import (
 
 func testOwn() Own {
 	s := &Snapshot{
-		Nodes: map[string]*Node{"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("2001:db8::11")}}},
+		Nodes: map[string]*Node{"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("2001:db8::11")}},
+			"n2": {Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.12")}}},
 		Claims: map[string]*v1alpha1.AddressClaim{
 			"203.0.113.1": {Spec: v1alpha1.AddressClaimSpec{Address: "203.0.113.1"}},
 			"bad":         {Spec: v1alpha1.AddressClaimSpec{Address: "no address"}},
+			"192.0.2.12":  {Spec: v1alpha1.AddressClaimSpec{Address: "192.0.2.12"}},
 		},
 	}
 	return OwnOf(s, DefaultOwnPorts(), netip.MustParseAddr("192.0.2.99"))
@@ -34,6 +36,7 @@ func TestRefuse(t *testing.T) {
 		{"198.51.100.7:443", "", ""}, // a host outside of the cluster
 		{"192.0.2.11:6443", "", ""},  // the API server on a node
 		{"[2001:db8::11]:10250", "", ""},
+		{"192.0.2.12:6443", "", ""}, // a claim of a node's address takes nothing away
 		{"10.244.1.5:9901", "", ""}, // a pod may use any port
 		{"192.0.2.11:7472", corev1.ProtocolTCP, ""},
 		{"[::ffff:10.244.1.5]:80", "", ""},

@@ -15,12 +15,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -45,7 +47,7 @@ func Run(ctx context.Context, options Options) error {
 	ctx, cancel := context.WithTimeout(ctx, options.Deadline)
 	defer cancel()
 	a := newAdmin(options.Socket)
-	if _, err := a.ask(ctx, http.MethodPost, "/healthcheck/fail", nil); err != nil {
+	if err := a.fail(ctx); err != nil {
 		return fmt.Errorf("drain Envoy: %w", err)
 	}
 	options.Log.Info("Envoy drains")
@@ -54,8 +56,8 @@ func Run(ctx context.Context, options Options) error {
 	defer tick.Stop()
 	for {
 		left, err := a.left(ctx)
-		if err != nil && ctx.Err() == nil {
-			return nil //nolint:nilerr // nobody answers any more: Envoy has ended, which is what was wanted
+		if ended(err) {
+			return nil // nobody listens any more: Envoy has ended, which is what was wanted
 		}
 		if err == nil && d.over(time.Now(), left) {
 			options.Log.Info("Envoy is drained", "connections", left.connections)
@@ -66,6 +68,27 @@ func Run(ctx context.Context, options Options) error {
 			options.Log.Warn("time is up for Envoy to drain: what is left will be cut", "connections", left.connections, "requests", left.requests)
 			return nil
 		case <-tick.C:
+		}
+	}
+}
+
+// ended says that nobody listens. Any other error may be that of an Envoy that is busy: its admin pages are served by
+// the thread that takes over configuration, and requests are still under way.
+func ended(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+}
+
+// fail tells Envoy to be unready, until it has heard.
+func (a admin) fail(ctx context.Context) error {
+	for {
+		_, err := a.ask(ctx, http.MethodPost, "/healthcheck/fail", nil)
+		if err == nil || ended(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(poll):
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,6 +61,38 @@ func TestRunNeedsEnvoy(t *testing.T) {
 	err := Run(t.Context(), Options{Socket: filepath.Join(t.TempDir(), "none.sock"), Deadline: time.Second, Log: slog.New(slog.DiscardHandler)})
 	if err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestRunWaitsForABusyEnvoy has an Envoy that does not answer its admin pages at first, while a request is under way.
+func TestRunWaitsForABusyEnvoy(t *testing.T) {
+	var told, asked atomic.Int32
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		count := &asked
+		if r.URL.Path == "/healthcheck/fail" {
+			count = &told
+		}
+		switch n := count.Add(1); {
+		case n <= 2:
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+		case n == 3:
+			fmt.Fprint(w, "http.http.downstream_cx_active: 1\nhttp.http.downstream_rq_active: 1\n")
+		default:
+			fmt.Fprint(w, "http.http.downstream_cx_active: 0\n")
+		}
+	})}
+	go func() { _ = s.Serve(l) }()
+	defer s.Close()
+	if err := Run(t.Context(), Options{Socket: socket, Deadline: time.Minute, Log: slog.New(slog.DiscardHandler)}); err != nil {
+		t.Fatal(err)
+	}
+	if told.Load() != 3 || asked.Load() != 4 {
+		t.Errorf("told %d times and asked %d times, want 3 and 4", told.Load(), asked.Load())
 	}
 }
 

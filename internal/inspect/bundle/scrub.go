@@ -44,11 +44,19 @@ var inLines = []form{
 	{[]string{"eyj"}, regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)?`), removed},
 	// Whatever identifies a user in a URL (RFC 3986).
 	{[]string{"://"}, regexp.MustCompile(`(://)[^/\s@?#"']+@`), "${1}" + removed + "@"},
-	// Assignments by name: password=..., "apiKey": "...", --token ....
+	// Assignments by name: password=..., "apiKey": "...", aws_secret_access_key: ..., --token ....
 	{
-		[]string{"pass", "token", "key", "secret", "credential"},
-		regexp.MustCompile(`(?i)((?:password|passwd|passphrase|token|api[-_]?key|private[-_]?key|secret[-_]?key|client[-_]?secret|credentials?)\\?["']?\s*(?:=|:\s*\\?["'])\s*\\?["']?)[^\s"'\\,;&}]+`),
+		[]string{"pass", "pwd", "token", "key", "secret", "credential"},
+		regexp.MustCompile(`(?i)(\b(?:[a-z0-9-]*_)*(?:password|passwd|passphrase|pwd|token|secret|api[-_]?key|access[-_]?key|private[-_]?key|secret[-_]?key|client[-_]?secret|credentials?)` +
+			`\\?["']?\s*(?:=|:\s*\\?["'])\s*\\?["']?)[^\s"'\\,;&}]+`),
 		"${1}" + removed,
+	},
+	// As YAML and many logs have them. Hythe's own words are spared, which tell of a Secret by its name.
+	{
+		[]string{"pass", "pwd", "token", "key", "secret", "credential"},
+		regexp.MustCompile(`(?i)(\b(?:[a-z0-9-]*[_-])*(?:password|passwd|passphrase|pwd|token|api[-_]?key|access[-_]?key|private[-_]?key|secret[-_]?key|client[-_]?secret|secret)` +
+			`:\s+)[^\s"'\\,;&}\[/]{4,}([\s,;&}]|$)`),
+		"${1}" + removed + "${2}",
 	},
 	{
 		[]string{"password", "token", "secret"},

@@ -22,6 +22,10 @@ func TestScrub(t *testing.T) {
 		"query":                {"GET /x?token=" + s + "&a=b", "GET /x?token=[removed]&a=b"},
 		"assignment":           {"DB_PASSWORD=" + s + " next", "DB_PASSWORD=[removed] next"},
 		"JSON":                 {`{"clientSecret": "` + s + `","x":1}`, `{"clientSecret": "[removed]","x":1}`},
+		"YAML":                 {"  password: " + s + "\n", "  password: [removed]\n"},
+		"YAML, token":          {"token: " + s, "token: [removed]"},
+		"longer name":          {"aws_secret_access_key=" + s + " x", "aws_secret_access_key=[removed] x"},
+		"short name":           {"pwd=" + s, "pwd=[removed]"},
 		"flag":                 {"run --token " + s + " --x", "run --token [removed] --x"},
 	} {
 		got := string(Scrub([]byte(c.in)))

@@ -9,8 +9,9 @@ import (
 	"hythe.dev/hythe/node/proxy"
 )
 
-// flowing says whether a protocol has flows that nobody else ends.
-func flowing(p proxy.Protocol) bool { return p == proxy.UDP || p == proxy.SCTP }
+// flowing says whether a protocol has flows that nobody else ends. TCP and SCTP have: an endpoint that is gone does not
+// acknowledge, and a connection to one that only terminates must live on, since its state cannot be made anew.
+func flowing(p proxy.Protocol) bool { return p == proxy.UDP }
 
 // Build returns the frontends whose flows have to be looked at when before becomes now, sorted: those that lost an
 // endpoint, got their first one, came or went. One that merely got another endpoint leaves its flows where they are.
@@ -125,9 +126,7 @@ func (q question) filters() []filter {
 		each = whole
 	}
 	if q.all {
-		for _, p := range []proxy.Protocol{proxy.UDP, proxy.SCTP} {
-			each[filter{false, p, netip.Addr{}, 0}], each[filter{true, p, netip.Addr{}, 0}] = struct{}{}, struct{}{}
-		}
+		each[filter{false, proxy.UDP, netip.Addr{}, 0}], each[filter{true, proxy.UDP, netip.Addr{}, 0}] = struct{}{}, struct{}{}
 	}
 	return slices.SortedFunc(maps.Keys(each), func(a, b filter) int {
 		return cmp.Or(cmp.Compare(a.protocol, b.protocol), a.dst.Compare(b.dst), cmp.Compare(a.port, b.port), bool2int(a.six)-bool2int(b.six))

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -150,6 +152,50 @@ func stays(t *testing.T, at addresses) {
 	if !left {
 		t.Error("clients stay after their time")
 	}
+}
+
+// TestAffinityFull has more clients than a node remembers: a flood of SYNs makes them in seconds. The next one is served.
+func TestAffinityFull(t *testing.T) {
+	testenv.Root(t)
+	needNft(t)
+	at := four
+	n := build(t, at)
+	table := testTable(t, InNetNS(int(n.node.ns)), WithoutOwner())
+	s := snapshot(at)
+	seconds := int32(3600)
+	for _, svc := range s.Services {
+		svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		svc.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
+	}
+	state, _ := proxy.Build(s, "one", proxy.DefaultSettings())
+	set1(t, table, state)
+	vip := fmt.Sprintf(at.vip, clusterPolicy)
+	var flood strings.Builder
+	flood.WriteString("add element inet hythe affinity4 { ")
+	for i := range maxClients {
+		fmt.Fprintf(&flood, "11.%d.%d.%d . %s . tcp . 80 timeout 1h : %s . 8080,\n", i>>16, i>>8&255, i&255, vip, at.a)
+	}
+	flood.WriteString("}\n")
+	file := filepath.Join(t.TempDir(), "flood.nft")
+	if err := os.WriteFile(file, []byte(flood.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.node.do(func() {
+		if err := nftTool(t, "-f", file); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for range 5 {
+		if server, _, err := n.client.ask("tcp", vip, 80); err != nil {
+			t.Errorf("a client too many comes to %q, %v", server, err)
+		}
+	}
+	n.node.do(func() {
+		f, err := Lookup(Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+		if err != nil || f.Outside.Stays.IsValid() {
+			t.Errorf("the map was not full: the client stays with %v, %v", f.Outside.Stays, err)
+		}
+	})
 }
 
 // from asks from an address of the calling thread's namespace, and returns who answers.

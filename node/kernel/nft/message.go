@@ -140,8 +140,9 @@ func newSet(s set, id uint32) netlink.Message {
 	return message(unix.NFT_MSG_NEWSET, netlink.Create, a)
 }
 
-// maxClients is how many clients of Services with affinity a node remembers. One takes some 100 bytes.
-const maxClients = 1 << 20
+// maxClients is how many clients of Services with affinity a node remembers, by family and kind of frontend. One takes
+// some 100 bytes, and a single SYN makes one: it is no more than a flood may cost. Further clients are not remembered.
+const maxClients = 1 << 18
 
 // fields says how long the parts of a concatenation are, in bytes.
 func (a *attrs) fields(key datatypes) {

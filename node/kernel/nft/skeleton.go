@@ -153,6 +153,9 @@ func (p pick) sticky(f family, l lead) []rule {
 		say("stays", known, inFrom(p.members+f.digit, front), learn),
 		say("its endpoint is gone", known, forget(p.affinity+f.digit, endpoint)),
 		say(fmt.Sprintf("one of %d", l.n), key, random(endpoint, uint32(l.n)), lookupTo(p.endpoints+f.digit, front, endpoint), learn),
+		// The map is full, and the rule before ended at the update: better a client that does not stay than one refused.
+		say(fmt.Sprintf("one of %d, not remembered", l.n), key, random(endpoint, uint32(l.n)),
+			lookupTo(p.endpoints+f.digit, front, endpoint), f.dnat(endpoint, endpoint+f.addr.Bytes/4)),
 	}
 }
 
