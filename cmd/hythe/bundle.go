@@ -19,7 +19,7 @@ import (
 	"hythe.dev/hythe/internal/inspect/bundle"
 	"hythe.dev/hythe/internal/inspect/show"
 	"hythe.dev/hythe/internal/lab"
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // bundleQuestions are those under /inspect that go into a bundle.
@@ -164,7 +164,7 @@ func (n *node) inspectFacts(ctx context.Context, _ url.Values) (any, error) {
 // inspectTable answers with the table in the kernel, as text.
 func (n *node) inspectTable(context.Context, url.Values) (any, error) {
 	var b bytes.Buffer
-	if err := nft.WriteTable(&b); err != nil {
+	if err := readback.WriteTable(&b); err != nil {
 		return nil, err
 	}
 	lines := bytes.Split(bytes.TrimSpace(b.Bytes()), []byte("\n"))

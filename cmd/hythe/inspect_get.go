@@ -15,7 +15,7 @@ import (
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/lb"
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // getInspectors are the node's answers for hythe get, to which more are added.
@@ -55,7 +55,7 @@ func (n *node) inspectServices(context.Context, url.Values) (any, error) {
 	if wanted == nil {
 		return nil, errors.New("this node has not built its datapath yet")
 	}
-	read, err := nft.ReadFrontends()
+	read, err := readback.Frontends()
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (n *node) addOwner(a *inspect.VIPAnswer, announced bool) {
 }
 
 func (n *node) inspectDrops(context.Context, url.Values) (any, error) {
-	drops, err := nft.ReadDrops()
+	drops, err := readback.Drops()
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -84,7 +85,7 @@ func tryDatapath(ctx context.Context) error {
 
 // tryOwner says whether the table was taken as its own. Called after tryDatapath, whose table persists.
 func tryOwner() error {
-	s, err := nft.ReadTable()
+	s, err := readback.Table()
 	if err == nil && !s.Persist {
 		err = errors.New("tables have no owner that they outlive (Linux " + release() + ")")
 	}

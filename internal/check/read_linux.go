@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/node/kernel/link"
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // Options say where Read looks.
@@ -60,7 +60,7 @@ func Read(ctx context.Context, o Options) Facts {
 }
 
 func (f *Facts) readChains() error {
-	chains, err := nft.ForeignChains()
+	chains, err := readback.ForeignChains()
 	for _, c := range chains {
 		f.Chains = append(f.Chains, Chain(c))
 	}

@@ -261,7 +261,7 @@ func (a *asker) pods() {
 	a.ev.Routes = make([]AddrAnswer[RouteAnswer], len(routes))
 	a.ev.Pods = make([]AddrAnswer[PodAnswer], len(pods))
 	each(routes, func(i int, l leg) {
-		query := url.Values{"addr": {l.to.Addr().String()}}
+		query := url.Values{"addr": {l.to.Addr().String()}, "port": {strconv.Itoa(int(l.to.Port()))}, "protocol": {a.q.Protocol}}
 		if l.source.IsValid() {
 			query.Set("from", l.source.String())
 		}

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/node/kernel/nft"
 )
 
 // Build makes the hops of what was read back, and says what becomes of what was asked for. The error wraps ErrQuestion
@@ -34,6 +36,9 @@ type builder struct {
 	// partly, unclear: a way of several is broken, a hop that counts could not be read.
 	partly, unclear bool
 	broken          *Hop
+	// perhaps is the first hop of somebody else's rules that may drop it, firewalls the nodes whose rules are shown.
+	perhaps   *Hop
+	firewalls []string
 	// answer is how the request is answered, if Envoy does.
 	answer string
 }
@@ -47,6 +52,8 @@ func (b *builder) add(h Hop) bool {
 	switch {
 	case h.State == Broken && b.broken == nil:
 		b.broken = &h
+	case h.State == Unknown && h.Part == partFirewall:
+		b.perhaps = cmp.Or(b.perhaps, &h)
 	case h.State == Unknown && h.Part != partName:
 		b.unclear = true
 	}
@@ -74,6 +81,7 @@ const (
 	partARP       = "arp"
 	partSource    = "source"
 	partFrontend  = "frontend"
+	partFirewall  = "firewall"
 	partRequest   = "request"
 	partOverlay   = "overlay"
 	partPod       = "pod"
@@ -101,6 +109,9 @@ func (b *builder) walk() {
 			return
 		}
 	}
+	if f, ok := b.frontend(); ok {
+		b.firewallHops(b.entry(), f.Got.Firewall, f.Got.Source == nft.FromNode)
+	}
 	if !b.frontendHop(to, kind) {
 		return
 	}
@@ -123,6 +134,8 @@ func (b *builder) trace() Trace {
 		say(Partly, "some of it may end at", b.first(Broken, Differs))
 	case b.unclear:
 		say(Unclear, "see", b.first(Unknown))
+	case b.perhaps != nil:
+		say(Perhaps, "see", b.perhaps)
 	default:
 		if h := b.first(Broken, Differs, Unknown); h != nil {
 			t.Remedy = h.Remedy
@@ -131,11 +144,12 @@ func (b *builder) trace() Trace {
 	return t
 }
 
-// first returns the first hop in a state, of states in this order; nil if there is none. What DNS says decides nothing.
+// first returns the first hop in a state, of states in this order; nil if there is none. What DNS says decides nothing,
+// and rules that may drop it are the last to be named.
 func (b *builder) first(states ...State) *Hop {
 	for _, s := range states {
 		for i := range b.hops {
-			if h := &b.hops[i]; h.State == s && h.Remedy != "" && (h.Part != partName || s == Differs) {
+			if h := &b.hops[i]; h.State == s && h.Remedy != "" && (h.Part != partName || s == Differs) && h.Part != partFirewall {
 				return h
 			}
 		}

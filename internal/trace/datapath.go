@@ -8,7 +8,7 @@ import (
 
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/kernel/link"
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // sourceHop says whether the pod that the packets come from is attached to its node.
@@ -55,13 +55,13 @@ func (b *builder) frontendHop(to netip.Addr, kind target) bool {
 		h.Remedy = "Ask that proxy, or run hythe node without --without-proxy."
 		b.add(h)
 		return false
-	case kernel.Verdict == nft.Forwarded && same:
+	case kernel.Verdict == readback.Forwarded && same:
 		if kernel.Masquerade > 0 && kernel.Masquerade == len(kernel.Endpoints) {
 			h.Text += ", the source masqueraded"
 		}
-	case kernel.Verdict == nft.Forwarded:
+	case kernel.Verdict == readback.Forwarded:
 		h.State, h.Remedy = Differs, b.repair(entry)
-	case want.Verdict == nft.Forwarded:
+	case want.Verdict == readback.Forwarded:
 		h.State, h.Remedy = Broken, b.repair(entry)
 	default:
 		h.State, h.Remedy = Broken, b.whyRefused(kernel, port)
@@ -78,11 +78,11 @@ func orElse(s, other string) string {
 
 func frontendText(f Frontend) string {
 	switch {
-	case f.Verdict == nft.Forwarded:
+	case f.Verdict == readback.Forwarded:
 		return "─> " + joinAddrs(f.Endpoints)
 	case f.Why != "":
 		return "is " + f.Verdict + ": " + f.Why
-	case f.Verdict == nft.NotService:
+	case f.Verdict == readback.NotService:
 		return "is not a Service"
 	}
 	return "is " + f.Verdict
@@ -113,9 +113,9 @@ func (b *builder) whyRefused(kernel Frontend, port PortAnswer) string {
 			s.Object.Namespace, s.Object.Name)
 	case len(notReady) == len(port.Endpoints):
 		return fmt.Sprintf("No pod is ready: look at %s in namespace %s, at its readiness probe and log.", strings.Join(notReady, ", "), s.Object.Namespace)
-	case kernel.Verdict == nft.Dropped && s.Local:
+	case kernel.Verdict == readback.Dropped && s.Local:
 		return "With externalTrafficPolicy Local only a node with a ready pod of the Service takes traffic from outside: let one run there, or make it Cluster."
-	case kernel.Verdict == nft.Dropped:
+	case kernel.Verdict == readback.Dropped:
 		return "Only the ranges of spec.loadBalancerSourceRanges may come from outside: ask with --from the client's address, or widen them."
 	}
 	return "Look at the Service's ports and endpoints."
@@ -173,6 +173,9 @@ func lastBroken(hops []Hop, l leg) *Hop {
 // leg looks at the way to one pod, and at the pod, which is shown once. The state is OK also where something differs.
 func (b *builder) leg(l leg) State {
 	state := OK
+	if a, ok := b.podAt(l); ok {
+		b.firewallHops(a.Node, a.Got.Firewall, a.Got.HostNetwork)
+	}
 	if l.node != l.from {
 		h := b.overlayHop(l)
 		b.way(h)
@@ -241,7 +244,7 @@ func (b *builder) overlayHop(l leg) Hop {
 	case differs:
 		h.State, h.Remedy = Differs, repair
 	}
-	return h
+	return probed(h, l, got)
 }
 
 // nodeAddress is where the overlay's packets to a node go: its InternalIP, the IPv4 one if it has one.

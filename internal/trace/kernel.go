@@ -6,12 +6,12 @@ import (
 	"slices"
 
 	"hythe.dev/hythe/node/kernel/link"
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/proxy"
 )
 
 // FromKernel is a Frontend as it was found in the kernel.
-func FromKernel(f nft.Found) Frontend {
+func FromKernel(f readback.Found) Frontend {
 	out := Frontend{Verdict: f.Verdict, Why: f.Why}
 	for _, e := range f.Endpoints {
 		out.Endpoints = append(out.Endpoints, e.Address)
@@ -23,7 +23,7 @@ func FromKernel(f nft.Found) Frontend {
 	return out
 }
 
-// Wanted is the Frontend that Build wants for a connection. source is nft.Found's.
+// Wanted is the Frontend that Build wants for a connection. source is readback.Found's.
 func Wanted(s proxy.State, to netip.Addr, protocol proxy.Protocol, port uint16, nodePort bool, source string) Frontend {
 	key := proxy.Frontend{Addr: to, Protocol: protocol, Port: port}
 	if nodePort {
@@ -35,18 +35,18 @@ func Wanted(s proxy.State, to netip.Addr, protocol proxy.Protocol, port uint16, 
 	backends, known := s.Frontends[key]
 	_, isService := s.Addresses[to]
 	list := backends.Inside
-	if source == nft.FromOutside {
+	if source == readback.FromOutside {
 		list = backends.Outside
 	}
 	switch {
 	case !known && !isService:
-		return Frontend{Verdict: nft.NotService}
+		return Frontend{Verdict: readback.NotService}
 	case len(backends.Inside)+len(backends.Outside) == 0:
-		return Frontend{Verdict: nft.Refused}
+		return Frontend{Verdict: readback.Refused}
 	case len(list) == 0:
-		return Frontend{Verdict: nft.Dropped}
+		return Frontend{Verdict: readback.Dropped}
 	}
-	return Frontend{Verdict: nft.Forwarded, Endpoints: slices.SortedFunc(slices.Values(list), netip.AddrPort.Compare)}
+	return Frontend{Verdict: readback.Forwarded, Endpoints: slices.SortedFunc(slices.Values(list), netip.AddrPort.Compare)}
 }
 
 // RouteFound is a RouteAnswer of what was found in the kernel.

@@ -8,7 +8,7 @@ import (
 
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/kernel/link"
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/overlay"
 	"hythe.dev/hythe/node/proxy"
 )
@@ -29,7 +29,7 @@ func TestWanted(t *testing.T) {
 		},
 		Addresses: proxy.Set[netip.Addr]{vip: {}},
 	}
-	forwarded := Frontend{Verdict: nft.Forwarded, Endpoints: []netip.AddrPort{endpoint}}
+	forwarded := Frontend{Verdict: readback.Forwarded, Endpoints: []netip.AddrPort{endpoint}}
 	for _, c := range []struct {
 		to       netip.Addr
 		port     uint16
@@ -37,14 +37,14 @@ func TestWanted(t *testing.T) {
 		source   string
 		want     Frontend
 	}{
-		{vip, 443, false, nft.FromOutside, forwarded},
-		{vip, 80, false, nft.FromOutside, Frontend{Verdict: nft.Dropped}},
-		{vip, 80, false, nft.FromPod, forwarded},
-		{vip, 80, false, nft.FromNode, forwarded},
-		{vip, 81, false, nft.FromPod, Frontend{Verdict: nft.Refused}},
-		{vip, 82, false, nft.FromPod, Frontend{Verdict: nft.Refused}},
-		{nodeIP, 443, true, nft.FromOutside, forwarded},
-		{nodeIP, 443, false, nft.FromOutside, Frontend{Verdict: nft.NotService}},
+		{vip, 443, false, readback.FromOutside, forwarded},
+		{vip, 80, false, readback.FromOutside, Frontend{Verdict: readback.Dropped}},
+		{vip, 80, false, readback.FromPod, forwarded},
+		{vip, 80, false, readback.FromNode, forwarded},
+		{vip, 81, false, readback.FromPod, Frontend{Verdict: readback.Refused}},
+		{vip, 82, false, readback.FromPod, Frontend{Verdict: readback.Refused}},
+		{nodeIP, 443, true, readback.FromOutside, forwarded},
+		{nodeIP, 443, false, readback.FromOutside, Frontend{Verdict: readback.NotService}},
 	} {
 		if got := Wanted(s, c.to, proxy.TCP, c.port, c.nodePort, c.source); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s port %d from %s: %+v, want %+v", c.to, c.port, c.source, got, c.want)

@@ -127,11 +127,13 @@ type FrontendAnswer struct {
 	Source string `json:"source"`
 	// Without says that this node leaves Services to another proxy.
 	Without bool `json:"without,omitempty"`
+	// Firewall are chains of somebody else on this node that drop packets.
+	Firewall []ForeignChain `json:"firewall,omitempty"`
 }
 
 // A Frontend is what a datapath does with a connection.
 type Frontend struct {
-	// Verdict is one of nft.Lookup's: "forwarded", "refused", "dropped", "not a Service".
+	// Verdict is one of readback.Lookup's: "forwarded", "refused", "dropped", "not a Service".
 	Verdict string `json:"verdict"`
 	// Why names the element that decided it.
 	Why string `json:"why,omitempty"`
@@ -155,6 +157,8 @@ type RouteAnswer struct {
 	// Peer is the other end of the overlay for it, the zero Addr where it does not go through the overlay.
 	Peer netip.Addr `json:"peer,omitzero"`
 	MTU  int        `json:"mtu,omitempty"`
+	// Probe is what came of a packet to the other end of the overlay, nil where none was sent.
+	Probe *OverlayProbe `json:"probe,omitempty"`
 }
 
 // A PodAnswer is a pod's link on its node, and whether it answers.
@@ -177,6 +181,8 @@ type PodAnswer struct {
 	Connected bool          `json:"connected"`
 	After     time.Duration `json:"after"`
 	Error     string        `json:"error,omitempty"` // why not
+	// Firewall are chains of somebody else on the pod's node that drop packets.
+	Firewall []ForeignChain `json:"firewall,omitempty"`
 }
 
 // Evidence is all that was read back for a Question. Lists are ordered by node.

@@ -24,7 +24,7 @@ const (
 type Hop struct {
 	// Where is the machine and process that has it: "node1", "node1/envoy", "LAN".
 	Where string `json:"where"`
-	// Part is what it is: "processes", "name", "service", "claim", "owner", "arp", "frontend", "listener",
+	// Part is what it is: "processes", "name", "service", "claim", "owner", "arp", "frontend", "firewall", "listener",
 	// "certificate", "host", "route", "cluster", "endpoints", "overlay", "pod".
 	Part string `json:"part"`
 	// Text is what was read back, in one line.
@@ -50,6 +50,8 @@ const (
 	Partly Verdict = "arrives in part"
 	// Fails: it ends at a hop.
 	Fails Verdict = "does not arrive"
+	// Perhaps: each hop carries it on, and rules of somebody else, which are not understood, may drop it.
+	Perhaps Verdict = "may arrive"
 	// Unclear: a hop that it needs could not be read, and no other one is broken.
 	Unclear Verdict = "cannot be told"
 )

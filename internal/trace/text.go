@@ -43,7 +43,7 @@ func (t Trace) WriteText(w io.Writer, now time.Time, colour bool) {
 		verdict = Broken
 	case Partly:
 		verdict = Differs
-	case Unclear:
+	case Unclear, Perhaps:
 		verdict = Unknown
 	}
 	line := "It " + string(t.Verdict)

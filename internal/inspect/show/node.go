@@ -194,7 +194,7 @@ func (v *VIP) cells(now time.Time) []Cell {
 	}
 }
 
-// meanings are the reasons of nft.Reasons for people.
+// meanings are the reasons of ruleset.Reasons for people.
 var meanings = map[string]string{
 	"no-endpoint":       "the Service has no endpoint that may be used; refused",
 	"no-local-endpoint": "the traffic policy is Local and this node has no endpoint; dropped",

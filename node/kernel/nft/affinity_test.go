@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/kernel/nft/readback"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -97,7 +99,7 @@ func stays(t *testing.T, at addresses) {
 		t.Errorf("40 clients all came to %v", seen)
 	}
 	n.node.do(func() {
-		f, err := Lookup(Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+		f, err := readback.Lookup(readback.Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
 		if err != nil || f.Outside.Stays.Addr().String() != addressOf[chosen] || f.Outside.Affinity.Seconds() != 3600 || len(f.Endpoints) != 3 {
 			t.Errorf("the client stays with %s; read %+v, %v", chosen, f.Outside, err)
 		}
@@ -139,7 +141,7 @@ func stays(t *testing.T, at addresses) {
 		first, _, _ := n.client.ask("tcp", vip, 80)
 		n.node.eventually("the entry goes", func() (gone bool) {
 			n.node.do(func() {
-				f, err := Lookup(Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+				f, err := readback.Lookup(readback.Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
 				gone = err == nil && !f.Outside.Stays.IsValid()
 			})
 			return gone
@@ -172,7 +174,7 @@ func TestAffinityFull(t *testing.T) {
 	vip := fmt.Sprintf(at.vip, clusterPolicy)
 	var flood strings.Builder
 	flood.WriteString("add element inet hythe affinity4 { ")
-	for i := range maxClients {
+	for i := range ruleset.MaxClients {
 		fmt.Fprintf(&flood, "11.%d.%d.%d . %s . tcp . 80 timeout 1h : %s . 8080,\n", i>>16, i>>8&255, i&255, vip, at.a)
 	}
 	flood.WriteString("}\n")
@@ -191,7 +193,7 @@ func TestAffinityFull(t *testing.T) {
 		}
 	}
 	n.node.do(func() {
-		f, err := Lookup(Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+		f, err := readback.Lookup(readback.Query{From: netip.MustParseAddr(at.client), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
 		if err != nil || f.Outside.Stays.IsValid() {
 			t.Errorf("the map was not full: the client stays with %v, %v", f.Outside.Stays, err)
 		}

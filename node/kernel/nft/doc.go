@@ -1,36 +1,17 @@
 // Package nft holds the Service datapath in nftables, in the one table "inet hythe", by netlink. Nothing else of
 // Hythe touches nftables, and this package touches no other table.
 //
-// The table is a skeleton of rules that never changes, and maps whose elements say everything about Services:
+//	proxy.State ── Set ──> ruleset.Encode ── what differs from the mirror ──> nfnetlink.Batch ──> kernel
+//	                                                 ^                                              │
+//	                                              repair <── Run <── notifications of others <──────┤
+//	                                                                                                │
+//	                            readback: Lookup, Table, Frontends, Drops <── without the mirror ───┘
 //
-//	packet ── raw-prerouting: drop what a pod sends from an address that is not its own
-//	packet ── source-ranges: drop what spec.loadBalancerSourceRanges does not let in
-//	packet ── nat-prerouting ──┬─ from a pod ──> inside ──┐ inside-frontends4   address . protocol . port : goto pick
-//	                           │                          │ inside-nodeports4             protocol . port : goto pick
-//	packet ── nat-output ──────┼─────────────> inside ────┤
-//	                           │                          v not there
-//	                           └───────────────────────> services ── frontends4, nodeports4
-//	                                                        │ goto
-//	                 one chain per number of endpoints:     v
-//	                   pick4-3:  dnat to  address . protocol . port . random mod 3  map @endpoints4
+// There are four packages: ruleset is pure and says what the table consists of, nfnetlink speaks with the kernel,
+// this one keeps the table as it should be, and readback says what the kernel really holds.
 //
-//	                   pick4-3-10800: the same, and remembers source . frontend in @affinity4 for 10800 seconds
-//
-//	after that ── filter-prerouting, filter-output ──> unserved: refuse what is still addressed to a Service
-//	at the end ── nat-postrouting: masquerade what would not find its way back
-//
-// Each map is there for IPv4 (4) and IPv6 (6). The inside maps hold only what differs for pods and the node itself
-// (externalTrafficPolicy Local); all else falls through to the maps for everybody.
-//
-// An endpoint is found by the frontend and its index. So a change of a Service changes the elements of its own
-// frontends and nothing else; a chain pick4-N is made with the first frontend that has N endpoints, and stays. A
-// removed endpoint's index is taken by the last one.
-//
-// What is refused or dropped is counted by reason (Reasons): the counters are objects of the table, so that changes of
-// Services keep them. Lookup, ReadFrontends, ReadTable and ReadDrops read back what the kernel really holds, without a
-// Table.
-//
-// A Table is also the guard of what it wrote: Run listens to nftables' own notifications, and writes again what
-// somebody else changed or flushed. Where the kernel can (6.9), the table has an owner: nobody else can change it, a
-// flush of the whole ruleset passes it by, and it stays when its owner ends.
+// A Table knows what it wrote, so that a change of one Service is one small transaction. It is also the guard of that:
+// Run listens to nftables' own notifications, and writes again what somebody else changed or flushed. Where the kernel
+// can (6.9), the table has an owner: nobody else can change it, a flush of the whole ruleset passes it by, and it stays
+// when its owner ends.
 package nft

@@ -16,6 +16,8 @@ import (
 
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/kernel/link"
+	"hythe.dev/hythe/node/kernel/nft/readback"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -24,7 +26,7 @@ func (h host) dropped1() map[string]uint64 {
 	h.Helper()
 	out := map[string]uint64{}
 	h.do(func() {
-		drops, err := ReadDrops()
+		drops, err := readback.Drops()
 		h.must(err)
 		for _, d := range drops {
 			out[d.Reason] = d.Packets
@@ -39,7 +41,7 @@ func (h host) counts(reason string, f func()) {
 	before := h.dropped1()
 	f()
 	after := h.dropped1()
-	if len(after) != len(Reasons()) || after[reason] <= before[reason] {
+	if len(after) != len(ruleset.Reasons()) || after[reason] <= before[reason] {
 		h.Errorf("%s: %v before, %v after", reason, before, after)
 	}
 	for other, n := range after {
@@ -104,24 +106,24 @@ func drops(t *testing.T, at addresses) {
 	ip := func(i int) string { return fmt.Sprintf(at.service, i) }
 	vip := func(i int) string { return fmt.Sprintf(at.vip, i) }
 	for _, h := range []host{n.client, n.a, n.node} {
-		n.node.counts(NoEndpoint, func() {
+		n.node.counts(ruleset.NoEndpoint, func() {
 			h.refused("tcp", vip(empty), 80)
 			h.refused("tcp", ip(empty), 80)
 			h.refused("tcp", at.node, 30080+empty)
 		})
-		n.node.counts(ClosedPort, func() { h.refused("tcp", vip(clusterPolicy), 81) })
+		n.node.counts(ruleset.ClosedPort, func() { h.refused("tcp", vip(clusterPolicy), 81) })
 	}
 	n.node.do(func() { // a NodePort is the Service's, whoever listens
 		l, err := net.Listen("tcp", net.JoinHostPort(at.node, fmt.Sprint(30080+empty)))
 		n.node.must(err)
 		t.Cleanup(func() { _ = l.Close() })
 	})
-	n.node.counts(NoEndpoint, func() { n.client.refused("tcp", at.node, 30080+empty) })
-	n.node.counts(NoLocalEndpoint, func() { n.client.dropped(vip(localAway), 80) })
-	n.node.counts(NoLocalEndpoint, func() { n.client.dropped(at.node, 30080+localAway) })
-	n.node.counts(Invalid, func() { n.a.resets(at.client) })
-	n.node.counts(Invalid, func() { n.client.resets(at.a) })
-	n.node.counts(Invalid, func() { n.client.resets(vip(clusterPolicy)) })
+	n.node.counts(ruleset.NoEndpoint, func() { n.client.refused("tcp", at.node, 30080+empty) })
+	n.node.counts(ruleset.NoLocalEndpoint, func() { n.client.dropped(vip(localAway), 80) })
+	n.node.counts(ruleset.NoLocalEndpoint, func() { n.client.dropped(at.node, 30080+localAway) })
+	n.node.counts(ruleset.Invalid, func() { n.a.resets(at.client) })
+	n.node.counts(ruleset.Invalid, func() { n.client.resets(at.a) })
+	n.node.counts(ruleset.Invalid, func() { n.client.resets(vip(clusterPolicy)) })
 	before := n.node.dropped1()
 	n.client.answers("tcp", vip(onlyA), 80, map[string]string{"a": at.client})
 	set1(t, table, proxy.State{})
@@ -160,12 +162,12 @@ func spoofs(t *testing.T, at addresses) {
 	// Of another pod, of this node, of nobody.
 	for _, from := range []string{at.b, at.node, foreign} {
 		n.a.address("eth0", from, at.bits)
-		n.node.counts(Spoofed, func() {
+		n.node.counts(ruleset.Spoofed, func() {
 			if arrived(n.client, from, func() { n.a.sends(from, at.client, 9) }) {
 				t.Errorf("what a pod sent from %s arrived", from)
 			}
 		})
-		n.node.counts(Spoofed, func() { n.a.sends(from, fmt.Sprintf(at.service, clusterPolicy), 80) })
+		n.node.counts(ruleset.Spoofed, func() { n.a.sends(from, fmt.Sprintf(at.service, clusterPolicy), 80) })
 		n.a.must(n.a.nl.AddrDel(n.a.up("eth0"), &netlink.Addr{IPNet: netlink.NewIPNet(net.ParseIP(from))}))
 	}
 	// The overlay's name begins like those of pods' links; sources there are other nodes' business.
@@ -179,8 +181,8 @@ func spoofs(t *testing.T, at addresses) {
 	if at.bits == 128 {
 		n.a.tentative(fmt.Sprintf(at.vip, 201))
 	}
-	if after := n.node.dropped1(); after[Spoofed] != before[Spoofed] {
-		t.Errorf("%d packets of honest sources were counted as spoofed", after[Spoofed]-before[Spoofed])
+	if after := n.node.dropped1(); after[ruleset.Spoofed] != before[ruleset.Spoofed] {
+		t.Errorf("%d packets of honest sources were counted as spoofed", after[ruleset.Spoofed]-before[ruleset.Spoofed])
 	}
 }
 
@@ -242,11 +244,11 @@ func sourceRanges1(t *testing.T, at addresses) {
 			if from.allow {
 				from.answers("tcp", vip, 80, toA(from.addr))
 			} else {
-				n.node.counts(SourceRange, func() { from.dropped(vip, 80) })
+				n.node.counts(ruleset.SourceRange, func() { from.dropped(vip, 80) })
 			}
 			n.node.do(func() {
-				f, err := Lookup(Query{From: netip.MustParseAddr(from.addr), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
-				if err != nil || (f.Verdict == Forwarded) != from.allow || f.Restricted == c.all || from.allow == (f.Reason == SourceRange) {
+				f, err := readback.Lookup(readback.Query{From: netip.MustParseAddr(from.addr), To: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+				if err != nil || (f.Verdict == readback.Forwarded) != from.allow || f.Restricted == c.all || from.allow == (f.Reason == ruleset.SourceRange) {
 					t.Errorf("%q, from %s: %+v, %v", c.ranges, from.addr, f, err)
 				}
 			})
@@ -319,7 +321,7 @@ func TestDropMetrics(t *testing.T) {
 		t.Errorf("without a table: %d reasons", n)
 	}
 	set1(t, table, services(1))
-	if n := gathered(); n != len(Reasons()) {
+	if n := gathered(); n != len(ruleset.Reasons()) {
 		t.Errorf("%d reasons", n)
 	}
 	if link.PodPrefix != "hyt" || !strings.HasPrefix(link.OverlayName, link.PodPrefix) {

@@ -13,6 +13,8 @@ import (
 
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/kernel/nft/readback"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -34,7 +36,7 @@ func TestRefusedElementIsNamed(t *testing.T) {
 		t.Errorf("Problems: %v", got)
 	}
 	for i := range 40 {
-		found, err := Lookup(Query{From: netip.MustParseAddr("192.0.2.1"), To: netip.AddrFrom4([4]byte{10, 96, 0, byte(i)}), Protocol: proxy.TCP, Port: 80})
+		found, err := readback.Lookup(readback.Query{From: netip.MustParseAddr("192.0.2.1"), To: netip.AddrFrom4([4]byte{10, 96, 0, byte(i)}), Protocol: proxy.TCP, Port: 80})
 		if err != nil || i != 7 && len(found.Endpoints) != 3 {
 			t.Errorf("Service %d: %+v, %v", i, found, err)
 		}
@@ -89,7 +91,7 @@ func TestEdits(t *testing.T) {
 		}
 		for {
 			out, _ := exec.Command("nft", "list", "table", "inet", "hythe").CombinedOutput()
-			s, err := ReadTable()
+			s, err := readback.Table()
 			wrong := strings.Contains(string(out), `accept comment "refuse"`) || strings.Contains(string(out), `drop comment "one of 3"`) ||
 				strings.Contains(string(out), "policy drop") || !strings.Contains(string(out), "10.96.0.7 . tcp . 80 . 0x00000001") ||
 				s.Elements["restricted4"] != 0
@@ -162,12 +164,12 @@ func TestManyEndpoints(t *testing.T) {
 		s.Frontends[f] = proxy.Backends{Outside: eps, Inside: eps}
 		set1(t, table, s)
 		check(t, s)
-		found, err := Lookup(Query{From: netip.MustParseAddr("192.0.2.1"), To: f.Addr, Protocol: f.Protocol, Port: f.Port})
+		found, err := readback.Lookup(readback.Query{From: netip.MustParseAddr("192.0.2.1"), To: f.Addr, Protocol: f.Protocol, Port: f.Port})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if n == 0 {
-			if found.Reason != NoEndpoint {
+			if found.Reason != ruleset.NoEndpoint {
 				t.Errorf("without endpoints: %+v", found)
 			}
 			continue

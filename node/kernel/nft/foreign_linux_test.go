@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // TestDroppers reads back what somebody else's rules drop, by rules of the nft command line.
@@ -32,7 +33,7 @@ func TestDroppers(t *testing.T) {
 				if c.rules != "" {
 					h.must(nftTool(t, c.rules))
 				}
-				got, err := Droppers()
+				got, err := readback.Droppers()
 				h.must(err)
 				if fmt.Sprint(got) != c.want {
 					t.Errorf("got %v, want %s", got, c.want)

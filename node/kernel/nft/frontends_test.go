@@ -10,12 +10,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/proxy"
 )
 
 func TestReadFrontends(t *testing.T) {
 	testenv.NetNS(t)
-	if got, err := ReadFrontends(); err != nil || got != nil {
+	if got, err := readback.Frontends(); err != nil || got != nil {
 		t.Fatalf("without a table: got %v, %v", got, err)
 	}
 	table := testTable(t)
@@ -23,7 +24,7 @@ func TestReadFrontends(t *testing.T) {
 	for i := range 5 {
 		state := randomState(r)
 		set1(t, table, state)
-		got, err := ReadFrontends()
+		got, err := readback.Frontends()
 		if err != nil {
 			t.Fatal(err)
 		}

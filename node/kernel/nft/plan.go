@@ -2,89 +2,78 @@ package nft
 
 import (
 	"cmp"
-	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
 // A change is what happens to one element. Where both values are there, the element is replaced: the kernel does not
 // change values in place.
 type change struct {
-	element
+	nfnetlink.Element
 	old, new       string
 	remove, insert bool
 }
 
-// Phases order the changes, so that between two batches, and in a cold start of many, no packet meets half of a
-// Service: endpoints are there before what leads to them and go after it, and what refuses comes last.
-const (
-	phaseEndpoints = iota
-	phaseFrontends
-	phaseAddresses
-	phaseRemoved
-)
-
 // difference returns the changes that turn have into want. Of what have holds, only what keys names goes.
-func difference(keys, have, want contents) []change {
+func difference(keys, have, want nfnetlink.Contents) []change {
 	var out []change
 	for e := range keys {
 		_, stays := want[e]
 		if old, there := have[e]; there && !stays {
-			out = append(out, change{element: e, old: old, remove: true})
+			out = append(out, change{Element: e, old: old, remove: true})
 		}
 	}
 	for e, value := range want {
 		old, there := have[e]
 		if !there || old != value {
-			out = append(out, change{element: e, old: old, new: value, remove: there, insert: true})
+			out = append(out, change{Element: e, old: old, new: value, remove: there, insert: true})
 		}
 	}
 	return out
 }
 
 // order sorts changes by phase, set and key.
-func order(changes []change, byName map[string]set) {
-	phase := func(c change) int {
-		p := byName[c.set].phase
-		if p != phaseFrontends && !c.insert {
-			return phaseRemoved
+func order(changes []change, byName map[string]ruleset.Set) {
+	phase := func(c change) ruleset.Phase {
+		p := byName[c.Set].Phase
+		if p != ruleset.PhaseFrontends && !c.insert {
+			return ruleset.PhaseRemoved
 		}
 		return p
 	}
 	slices.SortFunc(changes, func(a, b change) int {
-		return cmp.Or(cmp.Compare(phase(a), phase(b)), strings.Compare(a.set, b.set), strings.Compare(a.key, b.key))
+		return cmp.Or(cmp.Compare(phase(a), phase(b)), strings.Compare(a.Set, b.Set), strings.Compare(a.Key, b.Key))
 	})
 }
 
 // changeMessages returns the messages for changes that order has sorted: set by set, first what goes, then what comes.
-func changeMessages(changes []change, byName map[string]set) []netlink.Message {
+func changeMessages(changes []change, byName map[string]ruleset.Set) []netlink.Message {
 	var out []netlink.Message
 	for len(changes) > 0 {
 		n := 1
-		for n < len(changes) && changes[n].set == changes[0].set {
+		for n < len(changes) && changes[n].Set == changes[0].Set {
 			n++
 		}
-		var removed, inserted []element
+		var removed, inserted []nfnetlink.Element
 		var values []string
 		for _, c := range changes[:n] {
 			if c.remove {
-				removed = append(removed, c.element)
+				removed = append(removed, c.Element)
 			}
 			if c.insert {
-				inserted, values = append(inserted, c.element), append(values, c.new)
+				inserted, values = append(inserted, c.Element), append(values, c.new)
 			}
 		}
-		s := byName[changes[0].set]
-		out = append(out, elementMessages(unix.NFT_MSG_DELSETELEM, s, removed, nil)...)
-		out = append(out, elementMessages(unix.NFT_MSG_NEWSETELEM, s, inserted, values)...)
+		s := byName[changes[0].Set].Set
+		out = append(out, nfnetlink.DeleteElements(s, removed)...)
+		out = append(out, nfnetlink.NewElements(s, inserted, values)...)
 		changes = changes[n:]
 	}
 	return out
@@ -121,40 +110,4 @@ func missing[T comparable](s, o proxy.Set[T]) proxy.Set[T] {
 		}
 	}
 	return out
-}
-
-// String names an element as nft does: "frontends4 10.96.0.10 . 6 . 80".
-func (e element) String() string {
-	for _, s := range sets() {
-		if s.name == e.set {
-			return e.set + " " + s.key.text(e.key)
-		}
-	}
-	return fmt.Sprintf("%s %x", e.set, e.key)
-}
-
-// text shows a value of these types.
-func (d datatypes) text(value string) string {
-	if len(value) != int(d.size()) {
-		return fmt.Sprintf("%x", value)
-	}
-	var parts []string
-	for _, t := range d {
-		part := value[:t.Bytes]
-		switch t.GetNFTMagic() {
-		case nftables.TypeIPAddr.GetNFTMagic(), nftables.TypeIP6Addr.GetNFTMagic():
-			a, _ := netip.AddrFromSlice([]byte(part))
-			parts = append(parts, a.String())
-		case nftables.TypeInetProto.GetNFTMagic():
-			parts = append(parts, fmt.Sprint(part[0]))
-		case nftables.TypeInetService.GetNFTMagic():
-			parts = append(parts, fmt.Sprint(binary.BigEndian.Uint16([]byte(part))))
-		case nftables.TypeMark.GetNFTMagic():
-			parts = append(parts, fmt.Sprint(binary.NativeEndian.Uint32([]byte(part))))
-		default:
-			parts = append(parts, strings.TrimRight(part, "\x00"))
-		}
-		value = value[min(len(value), int((t.Bytes+3)&^3)):]
-	}
-	return strings.Join(parts, " . ")
 }

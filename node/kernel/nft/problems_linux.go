@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -9,11 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 )
 
 // A refusal is an element that the kernel did not take.
 type refusal struct {
-	element
+	nfnetlink.Element
 	err error
 }
 
@@ -40,7 +41,7 @@ func (t *Table) tell() {
 	defer t.told.mu.Unlock()
 	t.told.refused = nil
 	for _, r := range t.refused {
-		t.told.refused = append(t.told.refused, refused{r, t.owner(r.element)})
+		t.told.refused = append(t.told.refused, refused{r, t.owner(r.Element)})
 	}
 }
 
@@ -57,7 +58,7 @@ func (t *Table) Problems(node string) []model.Problem {
 		}
 		out = append(out, model.Problemf(object, "RefusedByKernel",
 			"The kernel of node %s refused the element %s: %v. All others are in place. Look at this Service's addresses, ports and endpoints; if they are right, report it as a fault of Hythe.",
-			node, r.element, r.err))
+			node, ruleset.ElementText(r.Element), r.err))
 	}
 	if time.Since(t.told.asked) > rivalAge {
 		// A kernel that does not answer is heard of by Set.
@@ -73,17 +74,9 @@ func (t *Table) Problems(node string) []model.Problem {
 }
 
 // owner is the Service whose frontend an element belongs to, the zero Key for none.
-func (t *Table) owner(e element) model.Key {
-	for _, f := range families() {
-		nodePorts := map[string]bool{emptySet + f.digit: false, restrictedSet + f.digit: false, sourcesSet + f.digit: false}
-		for _, p := range picks() {
-			for _, set := range []string{p.frontends, p.endpoints, p.members} {
-				nodePorts[set+f.digit] = p.nodePort
-			}
-		}
-		if nodePort, ours := nodePorts[e.set]; ours {
-			return t.wanted.Owners[f.frontendOf(e.key, nodePort)]
-		}
+func (t *Table) owner(e nfnetlink.Element) model.Key {
+	if f, ours := ruleset.FrontendOf(e); ours {
+		return t.wanted.Owners[f]
 	}
 	return model.Key{}
 }
@@ -91,7 +84,7 @@ func (t *Table) owner(e element) model.Key {
 // findRival looks for the rules of kube-proxy, in its own tables or in those of iptables-nft. It asks for them by name:
 // to list another proxy's chains takes long.
 func findRival(netns int) (string, error) {
-	c, err := dial(netns)
+	c, err := nfnetlink.Dial(netns)
 	if err != nil {
 		return "", err
 	}
@@ -103,20 +96,11 @@ func findRival(netns int) (string, error) {
 		{unix.NFPROTO_IPV4, "kube-proxy", ""}, {unix.NFPROTO_IPV6, "kube-proxy", ""},
 		{unix.NFPROTO_IPV4, "nat", "KUBE-SERVICES"}, {unix.NFPROTO_IPV6, "nat", "KUBE-SERVICES"},
 	} {
-		var a attrs
-		a.text(unix.NFTA_TABLE_NAME, place.table)
-		typ := uint16(unix.NFT_MSG_GETTABLE)
-		if place.name != "" {
-			typ = unix.NFT_MSG_GETCHAIN
-			a.text(unix.NFTA_CHAIN_NAME, place.name)
-		}
-		m := message(typ, 0, a)
-		m.Data[0] = place.family
-		if _, err = c.Execute(m); err == nil {
-			return strings.TrimSpace("table " + familyNames[place.family] + " " + place.table + " " + place.name), nil
-		}
-		if !errors.Is(err, unix.ENOENT) {
+		switch there, err := c.Has(place.family, place.table, place.name); {
+		case err != nil:
 			return "", err
+		case there:
+			return strings.TrimSpace("table " + nfnetlink.FamilyName(place.family) + " " + place.table + " " + place.name), nil
 		}
 	}
 	return "", nil

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/mdlayher/netlink"
+
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 )
 
 // Remove deletes the table, for a node that Hythe leaves. A table that a running process owns stays, and is an error;
@@ -13,23 +15,23 @@ func Remove(options ...Option) error {
 	for _, o := range options {
 		o(t)
 	}
-	c, err := dial(t.netns)
+	c, err := nfnetlink.Dial(t.netns)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	there, err := c.readTable()
+	there, err := c.Table()
 	if err != nil {
 		return err
 	}
-	if !there.exists {
+	if !there.Exists {
 		return nil
 	}
-	if there.owner != 0 {
-		return fmt.Errorf("delete table inet %s: a running process owns it; end hythe node first", tableName)
+	if there.Owner != 0 {
+		return fmt.Errorf("delete table inet %s: a running process owns it; end hythe node first", nfnetlink.TableName)
 	}
-	if err := c.batch([]netlink.Message{deleteTable(tableName)}); err != nil {
-		return fmt.Errorf("delete table inet %s: %w", tableName, err)
+	if err := c.Batch([]netlink.Message{nfnetlink.DeleteTable(nfnetlink.TableName)}); err != nil {
+		return fmt.Errorf("delete table inet %s: %w", nfnetlink.TableName, err)
 	}
 	return nil
 }

@@ -4,30 +4,37 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 )
 
 // generation is the number of the last transaction in the namespace (NFTA_GEN_ID).
 func generation(t *testing.T) (id uint32) {
 	t.Helper()
-	c, err := dial(0)
+	c, err := nfnetlink.Dial(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	messages, err := c.Execute(message(unix.NFT_MSG_GETGEN, 0, nil))
+	messages, err := c.Execute(request(unix.NFT_MSG_GETGEN, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range messages {
-		if len(m.Data) > 4 {
-			each(m.Data[4:], func(typ uint16, data []byte) {
-				if typ == unix.NFTA_GEN_ID {
-					id = binary.BigEndian.Uint32(data)
-				}
-			})
+		if len(m.Data) <= 4 {
+			continue
+		}
+		attributes, err := netlink.UnmarshalAttributes(m.Data[4:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range attributes {
+			if a.Type == unix.NFTA_GEN_ID {
+				id = binary.BigEndian.Uint32(a.Data)
+			}
 		}
 	}
 	return id

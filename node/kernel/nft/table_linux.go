@@ -13,6 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+	"hythe.dev/hythe/node/kernel/nft/readback"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -26,17 +29,17 @@ const maxFailures = 16
 // A Table is the table "inet hythe" of one network namespace.
 type Table struct {
 	log     *slog.Logger
-	sets    map[string]set
+	sets    map[string]ruleset.Set
 	metrics metrics
 	netns   int
 	plain   bool
 
 	mu       sync.Mutex // guards what follows
-	conn     conn
-	listener conn
-	wanted   *proxy.State // what the last Set asked for
-	written  *proxy.State // what is in the kernel, nil if that has to be read
-	contents contents     // the elements that are in the kernel
+	conn     nfnetlink.Conn
+	listener nfnetlink.Conn
+	wanted   *proxy.State       // what the last Set asked for
+	written  *proxy.State       // what is in the kernel, nil if that has to be read
+	contents nfnetlink.Contents // the elements that are in the kernel
 	picks    map[string]bool
 	failures int
 	refused  []refusal
@@ -56,9 +59,9 @@ func WithoutOwner() Option { return func(t *Table) { t.plain = true } }
 // New opens the sockets of a Table and finds out what the kernel can. It writes no rule yet. Without InNetNS it works
 // in the network namespace that the calling thread is in. reg takes the metrics; nil for none.
 func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Table, error) {
-	t := &Table{log: log, sets: map[string]set{}}
-	for _, s := range sets() {
-		t.sets[s.name] = s
+	t := &Table{log: log, sets: map[string]ruleset.Set{}}
+	for _, s := range ruleset.Sets() {
+		t.sets[s.Name] = s
 	}
 	for _, o := range options {
 		o(t)
@@ -68,18 +71,18 @@ func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Table
 		return nil, fmt.Errorf("register metrics of the datapath: %w", err)
 	}
 	if reg != nil {
-		if err := reg.Register(newDropCounters(t.netns)); err != nil {
+		if err := reg.Register(readback.NewDropCounters(t.netns)); err != nil {
 			return nil, fmt.Errorf("register metrics of the datapath: %w", err)
 		}
 	}
-	if t.conn, err = dial(t.netns); err != nil {
+	if t.conn, err = nfnetlink.Dial(t.netns); err != nil {
 		return nil, err
 	}
-	if t.listener, err = listen(t.netns, t.conn.PID()); err != nil {
+	if t.listener, err = nfnetlink.Listen(t.netns, t.conn.PID()); err != nil {
 		_ = t.conn.Close()
 		return nil, err
 	}
-	if !t.plain && !t.conn.canOwn() {
+	if !t.plain && !t.conn.CanOwn() {
 		t.log.Info("the kernel has no table owner that the table survives: others can change table inet hythe")
 		t.plain = true
 	}
@@ -116,7 +119,7 @@ func (t *Table) sync(ctx context.Context) error {
 	t.tell()
 	if err != nil {
 		t.written = nil
-		return fmt.Errorf("set table inet %s: %w", tableName, err)
+		return fmt.Errorf("set table inet %s: %w", nfnetlink.TableName, err)
 	}
 	t.written = t.wanted
 	return nil
@@ -127,25 +130,25 @@ func (t *Table) sync(ctx context.Context) error {
 func (t *Table) write(ctx context.Context, isolate bool) error {
 	if t.written != nil && !isolate {
 		gone, come := only(*t.written, *t.wanted), only(*t.wanted, *t.written)
-		changes := difference(encode(gone, t.contents), t.contents, encode(come, t.contents))
+		changes := difference(ruleset.Encode(gone, t.contents), t.contents, ruleset.Encode(come, t.contents))
 		return t.apply(ctx, nil, changes, len(changes), isolate)
 	}
-	there, err := t.conn.read()
+	there, err := read(t.conn)
 	if err != nil {
 		return err
 	}
 	if there.whole {
-		t.own(there.flags)
+		t.own(there.Flags)
 		t.contents, t.picks = there.contents, there.picks
-		return t.apply(ctx, nil, difference(t.contents, t.contents, encode(*t.wanted, t.contents)), maxChanges, isolate)
+		return t.apply(ctx, nil, difference(t.contents, t.contents, ruleset.Encode(*t.wanted, t.contents)), maxChanges, isolate)
 	}
-	t.contents, t.picks = contents{}, map[string]bool{}
-	changes := difference(nil, nil, encode(*t.wanted, nil))
-	prefix, chunk := skeleton(t.flags()), maxChanges
-	if there.exists {
+	t.contents, t.picks = nfnetlink.Contents{}, map[string]bool{}
+	changes := difference(nil, nil, ruleset.Encode(*t.wanted, nil))
+	prefix, chunk := ruleset.Skeleton(t.flags()), maxChanges
+	if there.Exists {
 		// An old table serves until the new one is whole: so all in one batch.
 		t.log.Info("writing table inet hythe anew: it is another version's, or was changed by others")
-		prefix, chunk = append([]netlink.Message{deleteTable(tableName)}, prefix...), max(1, len(changes))
+		prefix, chunk = append([]netlink.Message{nfnetlink.DeleteTable(nfnetlink.TableName)}, prefix...), max(1, len(changes))
 	}
 	t.metrics.rebuilds.Inc()
 	return t.apply(ctx, prefix, changes, chunk, isolate)
@@ -156,15 +159,15 @@ func (t *Table) flags() uint32 {
 	if t.plain {
 		return 0
 	}
-	return tableOwner | tablePersist
+	return nfnetlink.TableOwner | nfnetlink.TablePersist
 }
 
 // own takes over a table whose owner is gone.
 func (t *Table) own(flags uint32) {
-	if t.plain || flags&tablePersist == 0 {
+	if t.plain || flags&nfnetlink.TablePersist == 0 {
 		return
 	}
-	if err := t.conn.batch([]netlink.Message{newTable(tableName, comment(version()), tableOwner|tablePersist)}); err != nil {
+	if err := t.conn.Batch([]netlink.Message{nfnetlink.NewTable(nfnetlink.TableName, ruleset.Comment(ruleset.Version()), nfnetlink.TableOwner|nfnetlink.TablePersist)}); err != nil {
 		t.log.Warn("table inet hythe has another owner: is a second agent running?", "error", err)
 	}
 }
@@ -198,13 +201,13 @@ func (t *Table) commit(prefix []netlink.Message, changes []change, isolate bool)
 	}
 	if len(changes) == 1 {
 		t.failures--
-		t.refused = append(t.refused, refusal{changes[0].element, err})
+		t.refused = append(t.refused, refusal{changes[0].Element, err})
 		if len(prefix) > 0 { // what comes with the table may be bad, the table is not
 			if err := t.transact(prefix, nil); err != nil {
 				return fmt.Errorf("write the skeleton: %w", err)
 			}
 		}
-		return fmt.Errorf("write element %s: %w", changes[0].element, err)
+		return fmt.Errorf("write element %s: %w", ruleset.ElementText(changes[0].Element), err)
 	}
 	if len(changes) == 0 || !isolate || t.failures <= 0 || errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("write %d elements: %w", len(changes), err)
@@ -218,16 +221,16 @@ func (t *Table) transact(prefix []netlink.Message, changes []change) error {
 	messages := prefix[:len(prefix):len(prefix)]
 	added := map[string]bool{}
 	for _, c := range changes {
-		if !t.sets[c.set].verdicts || !c.insert || t.picks[c.new] || added[c.new] {
+		if !t.sets[c.Set].Verdicts || !c.insert || t.picks[c.new] || added[c.new] {
 			continue
 		}
-		if pick, ok := pickChainNamed(c.new); ok {
-			messages = append(messages, chainMessages(pick)...)
+		if pick, ok := ruleset.PickChainNamed(c.new); ok {
+			messages = append(messages, nfnetlink.NewChain(pick)...)
 			added[c.new] = true
 		}
 	}
 	messages = append(messages, changeMessages(changes, t.sets)...)
-	err := t.conn.batch(messages)
+	err := t.conn.Batch(messages)
 	t.metrics.batches.Inc()
 	if err != nil {
 		return err
@@ -238,9 +241,9 @@ func (t *Table) transact(prefix []netlink.Message, changes []change) error {
 	}
 	for _, c := range changes {
 		if c.insert {
-			t.contents[c.element] = c.new
+			t.contents[c.Element] = c.new
 		} else {
-			delete(t.contents, c.element)
+			delete(t.contents, c.Element)
 		}
 	}
 	return nil
@@ -250,7 +253,7 @@ func (t *Table) transact(prefix []netlink.Message, changes []change) error {
 func (t *Table) WriteText(w io.Writer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(w, "table inet %s, %s, %d elements\n", tableName, comment(version()), len(t.contents))
+	fmt.Fprintf(w, "table inet %s, %s, %d elements\n", nfnetlink.TableName, ruleset.Comment(ruleset.Version()), len(t.contents))
 	switch {
 	case t.wanted == nil:
 		fmt.Fprintln(w, "nothing was asked for yet")

@@ -21,6 +21,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+	"hythe.dev/hythe/node/kernel/nft/readback"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -54,12 +57,12 @@ func batches(table *Table) float64 { return value(table.metrics.batches) }
 // held returns what the kernel holds, read by a socket of its own, one element a line.
 func held(t *testing.T) []string {
 	t.Helper()
-	c, err := dial(0)
+	c, err := nfnetlink.Dial(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	f, err := c.read()
+	f, err := read(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,22 +73,22 @@ func held(t *testing.T) []string {
 }
 
 // lines shows elements; the order of endpoints, which is free, does not show.
-func lines(c contents) []string {
-	byName := map[string]set{}
-	for _, s := range sets() {
-		byName[s.name] = s
+func lines(c nfnetlink.Contents) []string {
+	byName := map[string]ruleset.Set{}
+	for _, s := range ruleset.Sets() {
+		byName[s.Name] = s
 	}
 	var out []string
 	for e, v := range c {
-		s := byName[e.set]
-		text := e.String()
-		if strings.Contains(e.set, "endpoints") {
+		s := byName[e.Set]
+		text := ruleset.ElementText(e)
+		if strings.Contains(e.Set, "endpoints") {
 			text = text[:strings.LastIndex(text, " . ")]
 		}
-		if s.data != nil {
-			v = s.data.text(v)
+		if s.Data != nil {
+			v = s.Data.Text(v)
 		}
-		out = append(out, fmt.Sprintf("%s %x: %s", text, e.end, v))
+		out = append(out, fmt.Sprintf("%s %x: %s", text, e.End, v))
 	}
 	slices.Sort(out)
 	return out
@@ -93,7 +96,7 @@ func lines(c contents) []string {
 
 func check(t *testing.T, want proxy.State) {
 	t.Helper()
-	got, expected := held(t), lines(encode(want, nil))
+	got, expected := held(t), lines(ruleset.Encode(want, nil))
 	if !slices.Equal(got, expected) {
 		t.Fatalf("the kernel holds\n%s\nwanted\n%s", strings.Join(got, "\n"), strings.Join(expected, "\n"))
 	}
@@ -144,7 +147,7 @@ func TestSecondSetWritesNothing(t *testing.T) {
 			t.Errorf("a restarted Table sent %v transactions for what is there", got)
 		}
 		check(t, s)
-		if err := second.conn.batch([]netlink.Message{deleteTable(tableName)}); err != nil {
+		if err := second.conn.Batch([]netlink.Message{nfnetlink.DeleteTable(nfnetlink.TableName)}); err != nil {
 			t.Fatal(err)
 		}
 		_ = second.Close()
@@ -231,7 +234,7 @@ func randomState(r *rand.Rand) proxy.State {
 // checkFrontends wants to read back what was asked for.
 func checkFrontends(t *testing.T, want proxy.State) {
 	t.Helper()
-	got, err := ReadFrontends()
+	got, err := readback.Frontends()
 	if err != nil || len(got) != len(want.Frontends) {
 		t.Fatalf("%v; %d frontends were read, %d asked for", err, len(got), len(want.Frontends))
 	}
@@ -285,7 +288,7 @@ func TestBadElement(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "endpoints4 10.96.0.0 ") {
 				t.Fatalf("Set: %v, want an error that names the element", err)
 			}
-			want, got := lines(encode(s, nil)), held(t)
+			want, got := lines(ruleset.Encode(s, nil)), held(t)
 			isBad := func(line string) bool { return strings.HasPrefix(line, "endpoints4 10.96.0.0 ") }
 			if !slices.Equal(slices.DeleteFunc(got, isBad), slices.DeleteFunc(want, isBad)) {
 				t.Errorf("not all others are there:\n%s", strings.Join(got, "\n"))
@@ -321,7 +324,7 @@ func TestRepair(t *testing.T) {
 	table := testTable(t, WithoutOwner())
 	s := services(200)
 	set1(t, table, s)
-	want := lines(encode(s, nil))
+	want := lines(ruleset.Encode(s, nil))
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- table.Run(ctx) }()
@@ -340,11 +343,11 @@ func TestRepair(t *testing.T) {
 			t.Fatal(err)
 		}
 		for {
-			c, err := dial(0)
+			c, err := nfnetlink.Dial(0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			f, err := c.read()
+			f, err := read(c)
 			_ = c.Close()
 			if err == nil && f.whole && value(table.metrics.repairs) > repairs && slices.Equal(lines(f.contents), want) {
 				break
@@ -415,7 +418,7 @@ func TestListing(t *testing.T) {
 		"dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints4",
 		"ip daddr . meta l4proto . th dport vmap @frontends4",
 		"oifname \"hyt*\" ip saddr . ip daddr @hairpins4 masquerade",
-		"comment \"" + comment(version()) + "\"",
+		"comment \"" + ruleset.Comment(ruleset.Version()) + "\"",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("nft does not show %q:\n%s", want, out)
@@ -423,6 +426,14 @@ func TestListing(t *testing.T) {
 	}
 	if strings.Contains(string(out), "@nh") || strings.Contains(string(out), "@th") {
 		t.Errorf("nft cannot name all fields:\n%s", out)
+	}
+}
+
+// request is a message about the family inet that the product does not send.
+func request(typ uint16, attributes []byte) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | typ), Flags: netlink.Request},
+		Data:   append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attributes...),
 	}
 }
 
@@ -460,10 +471,14 @@ func TestScale(t *testing.T) {
 	}
 	t.Logf("%-45s %v", "one endpoint less, mean of 20", (total / updates).Round(10*time.Microsecond))
 	took("read back and compare", func() { table.written = nil; set1(t, table, s) })
-	var a attrs
-	a.text(unix.NFTA_RULE_TABLE, tableName)
-	a.text(unix.NFTA_RULE_CHAIN, "services")
-	if err := table.conn.batch([]netlink.Message{message(unix.NFT_MSG_DELRULE, 0, a)}); err != nil {
+	rules, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_RULE_TABLE, Data: []byte(nfnetlink.TableName + "\x00")},
+		{Type: unix.NFTA_RULE_CHAIN, Data: []byte("services\x00")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := table.conn.Batch([]netlink.Message{request(unix.NFT_MSG_DELRULE, rules)}); err != nil {
 		t.Fatal(err)
 	}
 	took("all anew, in one transaction", func() { table.written = nil; set1(t, table, s) })

@@ -7,8 +7,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 )
 
 const (
@@ -38,7 +39,7 @@ func (t *Table) Run(ctx context.Context) error {
 			waiting = t.wakeOnce(ctx, waiting)
 		case err != nil:
 			return fmt.Errorf("listen to nftables: %w", err)
-		case concerns(messages):
+		case nfnetlink.Concerns(messages):
 			waiting = t.wakeOnce(ctx, waiting)
 		}
 	}
@@ -63,21 +64,6 @@ func (t *Table) wakeIn(ctx context.Context, set bool, d time.Duration) {
 	if ctx.Err() != nil {
 		_ = t.listener.SetReadDeadline(time.Unix(1, 0))
 	}
-}
-
-// concerns says whether one of the notifications is about our table. All kinds of objects name their table in their
-// first attribute.
-func concerns(messages []netlink.Message) bool {
-	found := false
-	for _, m := range messages {
-		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN || len(m.Data) < 4 {
-			continue
-		}
-		each(m.Data[4:], func(typ uint16, data []byte) {
-			found = found || typ == unix.NFTA_TABLE_NAME && zeroEnded(data) == tableName
-		})
-	}
-	return found
 }
 
 // repair reads the table and writes what is wrong with it. It says whether all is well again.

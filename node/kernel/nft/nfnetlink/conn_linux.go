@@ -1,4 +1,4 @@
-package nft
+package nfnetlink
 
 import (
 	"encoding/binary"
@@ -21,28 +21,28 @@ const (
 	replyTimeout = 30 * time.Second
 )
 
-// A conn is a netlink socket to nftables. An owned table belongs to the socket, so it stays open.
-type conn struct {
+// A Conn is a netlink socket to nftables. An owned table belongs to the socket, so it stays open.
+type Conn struct {
 	*netlink.Conn
 }
 
-// dial opens a socket in the network namespace netns, or in that of the calling thread if it is 0.
-func dial(netns int) (conn, error) {
+// Dial opens a socket in the network namespace netns, or in that of the calling thread if it is 0.
+func Dial(netns int) (Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
 	if err != nil {
-		return conn{}, fmt.Errorf("open netlink socket: %w", err)
+		return Conn{}, fmt.Errorf("open netlink socket: %w", err)
 	}
 	// Errors come without a copy of the failed message, which may be long. The buffers are best effort: what does
 	// not fit is an error of the batch, and shown.
 	_ = c.SetOption(netlink.CapAcknowledge, true)
 	_ = c.SetWriteBuffer(sendBuffer)
 	_ = c.SetReadBuffer(receiveBuffer)
-	return conn{c}, nil
+	return Conn{c}, nil
 }
 
-// batch sends messages as one transaction, and returns why the kernel refused it: the errno of the first message that
+// Batch sends messages as one transaction, and returns why the kernel refused it: the errno of the first message that
 // it did not take.
-func (c conn) batch(messages []netlink.Message) error {
+func (c Conn) Batch(messages []netlink.Message) error {
 	all := make([]netlink.Message, 0, len(messages)+2)
 	edge := func(typ uint16) netlink.Message {
 		return netlink.Message{
@@ -63,7 +63,7 @@ func (c conn) batch(messages []netlink.Message) error {
 }
 
 // outcome reads replies until the one to the message numbered last, or one to the batch as a whole, numbered first.
-func (c conn) outcome(first, last uint32) error {
+func (c Conn) outcome(first, last uint32) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("read outcome of batch: %w", err)
@@ -103,20 +103,20 @@ func (c conn) outcome(first, last uint32) error {
 	}
 }
 
-// canOwn says whether the kernel knows tables with an owner that they survive. A table of an agent before shows it;
+// CanOwn says whether the kernel knows tables with an owner that they survive. A table of an agent before shows it;
 // else it is tried, in a transaction that leaves nothing.
-func (c conn) canOwn() bool {
-	if c.tableFlags()&tablePersist != 0 {
+func (c Conn) CanOwn() bool {
+	if c.tableFlags()&TablePersist != 0 {
 		return true
 	}
 	const probe = "hythe-probe"
-	return c.batch([]netlink.Message{newTable(probe, "", tableOwner|tablePersist), deleteTable(probe)}) == nil
+	return c.Batch([]netlink.Message{NewTable(probe, "", TableOwner|TablePersist), DeleteTable(probe)}) == nil
 }
 
 // tableFlags returns the flags of the table, none if there is no table.
-func (c conn) tableFlags() (flags uint32) {
+func (c Conn) tableFlags() (flags uint32) {
 	var a attrs
-	a.text(unix.NFTA_TABLE_NAME, tableName)
+	a.text(unix.NFTA_TABLE_NAME, TableName)
 	messages, err := c.Execute(message(unix.NFT_MSG_GETTABLE, 0, a))
 	if err != nil {
 		return 0
@@ -132,7 +132,7 @@ func (c conn) tableFlags() (flags uint32) {
 }
 
 // dump asks for all objects of a kind, again if they changed meanwhile.
-func (c conn) dump(typ uint16, a attrs) ([]netlink.Message, error) {
+func (c Conn) dump(typ uint16, a attrs) ([]netlink.Message, error) {
 	for try := 0; ; try++ {
 		messages, err := c.Execute(message(typ, netlink.Dump, a))
 		if err == nil && !interrupted(messages) {
@@ -153,15 +153,15 @@ func interrupted(messages []netlink.Message) bool {
 	return false
 }
 
-// listen opens a socket that hears what others than the socket numbered self change in nftables.
-func listen(netns int, self uint32) (conn, error) {
-	c, err := dial(netns)
+// Listen opens a socket that hears what others than the socket numbered self change in nftables.
+func Listen(netns int, self uint32) (Conn, error) {
+	c, err := Dial(netns)
 	if err != nil {
-		return conn{}, err
+		return Conn{}, err
 	}
 	// Without the filter a big batch of our own would fill the buffer. The sender is the fourth word of the header
 	// in the machine's byte order; a BPF load has the network's.
-	own := binary.BigEndian.Uint32(native(self))
+	own := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, self))
 	filter, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: own, SkipTrue: 1},
@@ -176,7 +176,22 @@ func listen(netns int, self uint32) (conn, error) {
 	}
 	if err != nil {
 		_ = c.Close()
-		return conn{}, fmt.Errorf("listen to nftables: %w", err)
+		return Conn{}, fmt.Errorf("listen to nftables: %w", err)
 	}
 	return c, nil
+}
+
+// Concerns says whether one of the notifications is about the table. All kinds of objects name their table in their
+// first attribute.
+func Concerns(messages []netlink.Message) bool {
+	found := false
+	for _, m := range messages {
+		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN || len(m.Data) < 4 {
+			continue
+		}
+		each(m.Data[4:], func(typ uint16, data []byte) {
+			found = found || typ == unix.NFTA_TABLE_NAME && zeroEnded(data) == TableName
+		})
+	}
+	return found
 }

@@ -1,54 +1,37 @@
-package nft
+package nfnetlink
 
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// A Dropper is a chain of somebody else that drops or refuses packets: by a rule, or by its policy.
-type Dropper struct {
-	Family string // as nft writes it: "ip", "inet"
-	Table  string
-	Chain  string
-	// Hooks are where the kernel enters it: its own, or for one that others jump to those of all base chains of its table.
-	Hooks []string
-}
+// A ChainName is where a chain is. Family is nft's word for it.
+type ChainName struct{ Family, Table, Name string }
 
-// Droppers lists them in the calling thread's network namespace, in the kernel's order. Which packets their rules match is
-// not looked at; verdicts in maps are not seen.
-func Droppers() ([]Dropper, error) {
-	foreign, err := ForeignChains()
-	if err != nil || len(foreign) == 0 {
-		return nil, err
-	}
-	c, err := dial(0)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
+// DroppingChains are the chains of all tables of the network namespace that have a rule which drops or refuses packets.
+// Verdicts in maps are not seen.
+func (c Conn) DroppingChains() (map[ChainName]bool, error) {
 	request := message(unix.NFT_MSG_GETRULE, netlink.Dump, nil)
 	request.Data = generic(unix.NFPROTO_UNSPEC, 0)
 	messages, err := c.Execute(request)
 	if err != nil {
 		return nil, fmt.Errorf("list rules: %w", err)
 	}
-	type place struct{ family, table, chain string }
-	dropping := map[place]bool{}
+	dropping := map[ChainName]bool{}
 	for _, m := range messages {
 		if len(m.Data) < 4 {
 			continue
 		}
-		p, drops := place{family: familyNames[m.Data[0]]}, false
+		p, drops := ChainName{Family: FamilyName(m.Data[0])}, false
 		each(m.Data[4:], func(typ uint16, data []byte) {
 			switch typ {
 			case unix.NFTA_RULE_TABLE:
-				p.table = zeroEnded(data)
+				p.Table = zeroEnded(data)
 			case unix.NFTA_RULE_CHAIN:
-				p.chain = zeroEnded(data)
+				p.Name = zeroEnded(data)
 			case unix.NFTA_RULE_EXPRESSIONS:
 				each(data, func(_ uint16, expr []byte) { drops = drops || dropsPacket(expr) })
 			}
@@ -57,21 +40,7 @@ func Droppers() ([]Dropper, error) {
 			dropping[p] = true
 		}
 	}
-	var out []Dropper
-	for _, f := range foreign {
-		if !f.Drop && !dropping[place{f.Family, f.Table, f.Name}] {
-			continue
-		}
-		d := Dropper{Family: f.Family, Table: f.Table, Chain: f.Name}
-		for _, base := range foreign {
-			same := base.Family == f.Family && base.Table == f.Table
-			if same && base.Hook != "" && (f.Hook == "" || base.Name == f.Name) && !slices.Contains(d.Hooks, base.Hook) {
-				d.Hooks = append(d.Hooks, base.Hook)
-			}
-		}
-		out = append(out, d)
-	}
-	return out, nil
+	return dropping, nil
 }
 
 // dropsPacket says whether an expression of a rule ends the packet: the verdict drop, or reject in nft's form or in that

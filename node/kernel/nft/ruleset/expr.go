@@ -1,4 +1,4 @@
-package nft
+package ruleset
 
 import (
 	"fmt"
@@ -9,19 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/node/kernel/link"
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 )
 
-// A rule is a list of expressions, each in its netlink form, with a comment that nft shows.
-type rule struct {
-	comment string
-	exprs   [][]byte
-}
-
 // say makes a rule of parts.
-func say(comment string, parts ...[][]byte) rule {
-	r := rule{comment: comment}
+func say(comment string, parts ...[][]byte) nfnetlink.Rule {
+	r := nfnetlink.Rule{Comment: comment}
 	for _, p := range parts {
-		r.exprs = append(r.exprs, p...)
+		r.Exprs = append(r.Exprs, p...)
 	}
 	return r
 }
@@ -101,17 +96,9 @@ func (f family) echoRequest() [][]byte {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{f.echo}}))
 }
 
-// originallyTo matches flows whose first packet came in with a destination in a set. The library's conntrack
-// expression has no direction for this key.
+// originallyTo matches flows whose first packet came in with a destination in a set.
 func (f family) originallyTo(set string) [][]byte {
-	var a attrs
-	a.text(unix.NFTA_EXPR_NAME, "ct")
-	a.nest(unix.NFTA_EXPR_DATA, func() {
-		a.be32(unix.NFTA_CT_KEY, f.ctDst)
-		a.be32(unix.NFTA_CT_DREG, reg)
-		a.bytes(unix.NFTA_CT_DIRECTION, []byte{0})
-	})
-	return concat([][]byte{a}, in(set))
+	return concat([][]byte{nfnetlink.OriginalCt(f.ctDst, reg)}, in(set))
 }
 
 // dnat translates to the address in a register and, if there is one, the port in another.
@@ -120,7 +107,7 @@ func (f family) dnat(addr, port uint32) [][]byte {
 		Specified: port != 0})
 }
 
-func concat(parts ...[][]byte) [][]byte { return say("", parts...).exprs }
+func concat(parts ...[][]byte) [][]byte { return say("", parts...).Exprs }
 
 // in matches if what reg begins is in a set.
 func in(set string) [][]byte { return marshal(&expr.Lookup{SourceRegister: reg, SetName: set}) }
@@ -207,7 +194,7 @@ func inByPod() [][]byte {
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(link.PodPrefix)},
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
-		&expr.Lookup{SourceRegister: reg, SetName: overlaysSet, Invert: true})
+		&expr.Lookup{SourceRegister: reg, SetName: OverlaysSet, Invert: true})
 }
 
 // ctBits matches if one of the bits of a conntrack key is set.
@@ -231,7 +218,7 @@ func outByPrefix(prefix string) [][]byte {
 }
 
 // outBy matches packets that leave by an interface of this name.
-func outBy(name string) [][]byte { return outByPrefix(interfaceName(name)) }
+func outBy(name string) [][]byte { return outByPrefix(InterfaceName(name)) }
 
 // outByAny matches packets that leave by an interface in a set, or by one that is not in it.
 func outByAny(set string, member bool) [][]byte {
@@ -256,4 +243,9 @@ func resetTCP() [][]byte { return marshal(&expr.Reject{Type: unix.NFT_REJECT_TCP
 
 func portUnreachable() [][]byte {
 	return marshal(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH})
+}
+
+// count adds the packet to the counter of a reason.
+func count(reason string) [][]byte {
+	return marshal(&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: reason})
 }

@@ -1,4 +1,4 @@
-package nft
+package ruleset
 
 import (
 	"encoding/binary"
@@ -7,101 +7,96 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 	"hythe.dev/hythe/node/proxy"
 )
 
-// An element names an element of a set by its key, in the kernel's form. In an interval set key is the first address
-// and end the first one that is no longer in it, empty if there is none; in one of concatenations end is the last key.
-type element struct {
-	set, key, end string
-}
-
-// contents are elements with their values, in the kernel's form: in a verdict map the name of a chain, empty in a plain
-// set.
-type contents map[element]string
-
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
-// interfaceName is a name as the kernel compares whole ones: filled with zeros to IFNAMSIZ.
-func interfaceName(name string) string {
+// Index ends the key of the endpoint with this index.
+func Index(i int) string { return string(native(uint32(i))) }
+
+// InterfaceName is a name as the kernel compares whole ones: filled with zeros to IFNAMSIZ.
+func InterfaceName(name string) string {
 	var b [unix.IFNAMSIZ]byte
 	copy(b[:unix.IFNAMSIZ-1], name)
 	return string(b[:])
 }
 
-func digit(a netip.Addr) string {
+// Digit ends the names of the sets for the family of a: "4" or "6".
+func Digit(a netip.Addr) string {
 	if a.Is4() {
 		return "4"
 	}
 	return "6"
 }
 
-// portKey is protocol . port, each in a register of its own.
-func portKey(protocol proxy.Protocol, port uint16) string {
+// PortKey is protocol . port, each in a register of its own.
+func PortKey(protocol proxy.Protocol, port uint16) string {
 	return string([]byte{byte(protocol), 0, 0, 0, byte(port >> 8), byte(port), 0, 0})
 }
 
 func frontendKey(f proxy.Frontend) string {
 	if f.NodePort() {
-		return portKey(f.Protocol, f.Port)
+		return PortKey(f.Protocol, f.Port)
 	}
-	return string(f.Addr.AsSlice()) + portKey(f.Protocol, f.Port)
+	return string(f.Addr.AsSlice()) + PortKey(f.Protocol, f.Port)
 }
 
 func endpointValue(e netip.AddrPort) string {
 	return string(e.Addr().AsSlice()) + string([]byte{byte(e.Port() >> 8), byte(e.Port()), 0, 0})
 }
 
-// encode returns the elements that s asks for. An endpoint that have already holds stays at its index, so that a
+// Encode returns the elements that s asks for. An endpoint that have already holds stays at its index, so that a
 // change of one writes one.
-func encode(s proxy.State, have contents) contents {
-	want := contents{}
+func Encode(s proxy.State, have nfnetlink.Contents) nfnetlink.Contents {
+	want := nfnetlink.Contents{}
 	for f, b := range s.Frontends {
-		for _, p := range picks() {
-			if p.nodePort != f.NodePort() || p.inside && !b.Differ() {
+		for _, p := range Picks() {
+			if p.NodePort != f.NodePort() || p.Inside && !b.Differ() {
 				continue
 			}
 			endpoints := b.Outside
-			if p.inside {
+			if p.Inside {
 				endpoints = b.Inside
 			}
 			if !b.Empty() {
-				want.frontend(p, f, endpoints, b.Affinity, have)
+				addFrontend(want, p, f, endpoints, b.Affinity, have)
 			}
 		}
-		want.restrict(f, b)
+		restrict(want, f, b)
 		if f.NodePort() {
-			want[element{set: nodePortsSet + digit(f.Addr), key: portKey(f.Protocol, f.Port)}] = ""
+			want[nfnetlink.Element{Set: NodePortsSet + Digit(f.Addr), Key: PortKey(f.Protocol, f.Port)}] = ""
 		}
 	}
 	for a := range s.Addresses {
-		want[element{set: addressesSet + digit(a), key: string(a.AsSlice())}] = ""
+		want[nfnetlink.Element{Set: AddressesSet + Digit(a), Key: string(a.AsSlice())}] = ""
 	}
 	for vip, by := range s.Pings {
-		want[element{set: pingsSet + digit(vip), key: string(vip.AsSlice())}] = string(by.AsSlice())
+		want[nfnetlink.Element{Set: PingsSet + Digit(vip), Key: string(vip.AsSlice())}] = string(by.AsSlice())
 	}
 	for a := range s.Hairpins {
-		want[element{set: hairpinsSet + digit(a), key: string(a.AsSlice()) + string(a.AsSlice())}] = ""
+		want[nfnetlink.Element{Set: HairpinsSet + Digit(a), Key: string(a.AsSlice()) + string(a.AsSlice())}] = ""
 	}
 	for p := range s.PodRanges {
 		want[interval(p)] = ""
 	}
 	for name := range s.Overlays {
-		want[element{set: overlaysSet, key: interfaceName(name)}] = ""
+		want[nfnetlink.Element{Set: OverlaysSet, Key: InterfaceName(name)}] = ""
 	}
 	return want
 }
 
 // interval is the element of a prefix.
-func interval(p netip.Prefix) element {
-	e := element{set: podRangesSet + digit(p.Addr()), key: string(p.Masked().Addr().AsSlice())}
+func interval(p netip.Prefix) nfnetlink.Element {
+	e := nfnetlink.Element{Set: PodRangesSet + Digit(p.Addr()), Key: string(p.Masked().Addr().AsSlice())}
 	// The first address after p: one more in the last bit of the prefix, with carry.
 	end := p.Masked().Addr().AsSlice()
 	for bit := p.Bits() - 1; bit >= 0; bit-- {
 		mask := byte(0x80 >> (bit % 8))
 		end[bit/8] ^= mask
 		if end[bit/8]&mask != 0 {
-			e.end = string(end)
+			e.End = string(end)
 			break
 		}
 	}
@@ -109,17 +104,17 @@ func interval(p netip.Prefix) element {
 }
 
 // restrict adds what says that a frontend has no endpoints, and which sources it is for.
-func (c contents) restrict(f proxy.Frontend, b proxy.Backends) {
-	d, key := digit(f.Addr), frontendKey(f)
+func restrict(c nfnetlink.Contents, f proxy.Frontend, b proxy.Backends) {
+	d, key := Digit(f.Addr), frontendKey(f)
 	if b.Empty() && !f.NodePort() {
-		c[element{set: emptySet + d, key: key}] = ""
+		c[nfnetlink.Element{Set: EmptySet + d, Key: key}] = ""
 	}
 	if b.Sources == nil || f.NodePort() {
 		return
 	}
-	c[element{set: restrictedSet + d, key: key}] = ""
+	c[nfnetlink.Element{Set: RestrictedSet + d, Key: key}] = ""
 	for _, p := range b.Sources {
-		c[element{set: sourcesSet + d, key: key + string(p.Masked().Addr().AsSlice()), end: key + string(lastOf(p))}] = ""
+		c[nfnetlink.Element{Set: SourcesSet + d, Key: key + string(p.Masked().Addr().AsSlice()), End: key + string(lastOf(p))}] = ""
 	}
 }
 
@@ -132,28 +127,28 @@ func lastOf(p netip.Prefix) []byte {
 	return out
 }
 
-// frontend adds the elements of one frontend: the chain to go to, and its endpoints by index.
-func (c contents) frontend(p pick, f proxy.Frontend, endpoints []netip.AddrPort, stay time.Duration, have contents) {
-	d, key := digit(f.Addr), frontendKey(f)
-	to := element{set: p.frontends + d, key: key}
+// addFrontend adds the elements of one frontend: the chain to go to, and its endpoints by index.
+func addFrontend(c nfnetlink.Contents, p Pick, f proxy.Frontend, endpoints []netip.AddrPort, stay time.Duration, have nfnetlink.Contents) {
+	d, key := Digit(f.Addr), frontendKey(f)
+	to := nfnetlink.Element{Set: p.Frontends + d, Key: key}
 	if len(endpoints) == 0 {
 		c[to] = NoLocalEndpoint
 		return
 	}
 	for _, fam := range families() {
 		if fam.digit == d {
-			c[to] = p.chainName(fam, lead{len(endpoints), stay})
+			c[to] = p.chainName(fam, Lead{len(endpoints), stay})
 		}
 	}
 	values := make([]string, len(endpoints))
 	for i, e := range endpoints {
 		values[i] = endpointValue(e)
 		if stay > 0 {
-			c[element{set: p.members + d, key: key + values[i]}] = ""
+			c[nfnetlink.Element{Set: p.members + d, Key: key + values[i]}] = ""
 		}
 	}
-	at := func(i int) element {
-		return element{set: p.endpoints + d, key: key + string(native(uint32(i)))}
+	at := func(i int) nfnetlink.Element {
+		return nfnetlink.Element{Set: p.Endpoints + d, Key: key + Index(i)}
 	}
 	for i, value := range arrange(values, func(i int) string { return have[at(i)] }) {
 		c[at(i)] = value

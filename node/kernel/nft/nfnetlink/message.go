@@ -1,4 +1,4 @@
-package nft
+package nfnetlink
 
 import (
 	"encoding/binary"
@@ -8,9 +8,6 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// tableName is the one table that this package writes.
-const tableName = "hythe"
 
 // Attributes and flags of linux/netfilter/nf_tables.h that golang.org/x/sys does not have.
 const (
@@ -24,10 +21,8 @@ const (
 	attrFieldLen      = 1  // NFTA_SET_FIELD_LEN
 	attrElemKeyEnd    = 10 // NFTA_SET_ELEM_KEY_END
 	attrTypeMask      = 0x3fff
-	setConcat         = 0x80 // NFT_SET_CONCAT
-	setEval           = 0x20 // NFT_SET_EVAL
-	tableOwner        = 0x2
-	tablePersist      = 0x4
+	setConcat         = 0x80       // NFT_SET_CONCAT
+	setEval           = 0x20       // NFT_SET_EVAL
 	verdictGoto       = 0xfffffffc // NFT_GOTO, -4
 )
 
@@ -84,7 +79,8 @@ func generic(family byte, resource uint16) []byte {
 	return binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
 }
 
-func newTable(name, comment string, flags uint32) netlink.Message {
+// NewTable makes a table, or changes the flags of one that is there.
+func NewTable(name, comment string, flags uint32) netlink.Message {
 	var a attrs
 	a.text(unix.NFTA_TABLE_NAME, name)
 	a.be32(unix.NFTA_TABLE_FLAGS, flags)
@@ -92,60 +88,58 @@ func newTable(name, comment string, flags uint32) netlink.Message {
 	return message(unix.NFT_MSG_NEWTABLE, netlink.Create, a)
 }
 
-func deleteTable(name string) netlink.Message {
+// DeleteTable deletes a table with all that is in it.
+func DeleteTable(name string) netlink.Message {
 	var a attrs
 	a.text(unix.NFTA_TABLE_NAME, name)
 	return message(unix.NFT_MSG_DELTABLE, 0, a)
 }
 
-func newSet(s set, id uint32) netlink.Message {
+// NewSet makes a set; id is its number in the transaction, not 0.
+func NewSet(s Set, id uint32) netlink.Message {
 	var flags uint32
-	if s.interval {
+	if s.Interval {
 		flags |= unix.NFT_SET_INTERVAL
 	}
 	if s.concatenated() {
 		flags |= setConcat
 	}
-	if s.dynamic {
+	if s.Dynamic {
 		flags |= unix.NFT_SET_TIMEOUT | setEval
 	}
 	if s.isMap() {
 		flags |= unix.NFT_SET_MAP
 	}
 	var a attrs
-	a.text(unix.NFTA_SET_TABLE, tableName)
-	a.text(unix.NFTA_SET_NAME, s.name)
+	a.text(unix.NFTA_SET_TABLE, TableName)
+	a.text(unix.NFTA_SET_NAME, s.Name)
 	a.be32(unix.NFTA_SET_FLAGS, flags)
-	a.be32(unix.NFTA_SET_KEY_TYPE, s.key.magic())
-	a.be32(unix.NFTA_SET_KEY_LEN, s.key.size())
+	a.be32(unix.NFTA_SET_KEY_TYPE, s.Key.magic())
+	a.be32(unix.NFTA_SET_KEY_LEN, s.Key.size())
 	switch {
-	case s.verdicts:
+	case s.Verdicts:
 		a.be32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
 		a.be32(unix.NFTA_SET_DATA_LEN, 16) // NFT_REG_SIZE
 	case s.isMap():
-		a.be32(unix.NFTA_SET_DATA_TYPE, s.data.magic())
-		a.be32(unix.NFTA_SET_DATA_LEN, s.data.size())
+		a.be32(unix.NFTA_SET_DATA_TYPE, s.Data.magic())
+		a.be32(unix.NFTA_SET_DATA_LEN, s.Data.size())
 	}
 	a.be32(unix.NFTA_SET_ID, id)
 	switch {
 	case s.concatenated():
-		a.nest(unix.NFTA_SET_DESC, func() { a.fields(s.key) })
-	case s.dynamic:
-		a.nest(unix.NFTA_SET_DESC, func() { a.be32(unix.NFTA_SET_DESC_SIZE, maxClients) })
+		a.nest(unix.NFTA_SET_DESC, func() { a.fields(s.Key) })
+	case s.Dynamic:
+		a.nest(unix.NFTA_SET_DESC, func() { a.be32(unix.NFTA_SET_DESC_SIZE, s.Room) })
 	}
-	if s.key.magic() == nftables.TypeIFName.GetNFTMagic() {
+	if s.Key.magic() == nftables.TypeIFName.GetNFTMagic() {
 		// nft shows names only if it is told that they are in the machine's byte order.
 		a.bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 1))
 	}
 	return message(unix.NFT_MSG_NEWSET, netlink.Create, a)
 }
 
-// maxClients is how many clients of Services with affinity a node remembers, by family and kind of frontend. One takes
-// some 100 bytes, and a single SYN makes one: it is no more than a flood may cost. Further clients are not remembered.
-const maxClients = 1 << 18
-
 // fields says how long the parts of a concatenation are, in bytes.
-func (a *attrs) fields(key datatypes) {
+func (a *attrs) fields(key Datatypes) {
 	a.nest(attrSetConcat, func() {
 		for _, t := range key {
 			a.nest(unix.NFTA_LIST_ELEM, func() { a.be32(attrFieldLen, t.Bytes) })
@@ -153,38 +147,57 @@ func (a *attrs) fields(key datatypes) {
 	})
 }
 
-func newChain(c chain) netlink.Message {
+// NewChain makes a chain and its rules.
+func NewChain(c Chain) []netlink.Message {
+	out := []netlink.Message{newChain(c)}
+	for _, r := range c.Rules {
+		out = append(out, newRule(c.Name, r))
+	}
+	return out
+}
+
+func newChain(c Chain) netlink.Message {
 	var a attrs
-	a.text(unix.NFTA_CHAIN_TABLE, tableName)
-	a.text(unix.NFTA_CHAIN_NAME, c.name)
-	if c.kind != "" {
+	a.text(unix.NFTA_CHAIN_TABLE, TableName)
+	a.text(unix.NFTA_CHAIN_NAME, c.Name)
+	if c.Kind != "" {
 		a.nest(unix.NFTA_CHAIN_HOOK, func() {
-			a.be32(unix.NFTA_HOOK_HOOKNUM, c.hook)
-			a.be32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
+			a.be32(unix.NFTA_HOOK_HOOKNUM, c.Hook)
+			a.be32(unix.NFTA_HOOK_PRIORITY, uint32(c.Priority))
 		})
-		a.text(unix.NFTA_CHAIN_TYPE, c.kind)
+		a.text(unix.NFTA_CHAIN_TYPE, c.Kind)
 	}
 	return message(unix.NFT_MSG_NEWCHAIN, netlink.Create, a)
 }
 
-func newRule(chain string, r rule) netlink.Message {
+func newRule(chain string, r Rule) netlink.Message {
 	var a attrs
-	a.text(unix.NFTA_RULE_TABLE, tableName)
+	a.text(unix.NFTA_RULE_TABLE, TableName)
 	a.text(unix.NFTA_RULE_CHAIN, chain)
 	a.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
-		for _, e := range r.exprs {
+		for _, e := range r.Exprs {
 			a.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, e)
 		}
 	})
-	a.bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, r.comment))
+	a.bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, r.Comment))
 	return message(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, a)
 }
 
 // maxElements is how many bytes of elements go into one message: an attribute's length has 16 bits.
 const maxElements = 60_000
 
+// NewElements inserts elements of s with their values; an empty value is none.
+func NewElements(s Set, elements []Element, values []string) []netlink.Message {
+	return elementMessages(unix.NFT_MSG_NEWSETELEM, s, elements, values)
+}
+
+// DeleteElements removes elements of s.
+func DeleteElements(s Set, elements []Element) []netlink.Message {
+	return elementMessages(unix.NFT_MSG_DELSETELEM, s, elements, nil)
+}
+
 // elementMessages returns the messages of type typ (NFT_MSG_NEWSETELEM or NFT_MSG_DELSETELEM) for elements of s.
-func elementMessages(typ uint16, s set, elements []element, values []string) []netlink.Message {
+func elementMessages(typ uint16, s Set, elements []Element, values []string) []netlink.Message {
 	var flags netlink.HeaderFlags
 	if typ == unix.NFT_MSG_NEWSETELEM {
 		flags = netlink.Create
@@ -202,8 +215,8 @@ func elementMessages(typ uint16, s set, elements []element, values []string) []n
 			n++
 		}
 		var a attrs
-		a.text(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
-		a.text(unix.NFTA_SET_ELEM_LIST_SET, s.name)
+		a.text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		a.text(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 		a.bytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, list)
 		out = append(out, message(typ, flags, a))
 		elements = elements[n:]
@@ -215,29 +228,29 @@ func elementMessages(typ uint16, s set, elements []element, values []string) []n
 }
 
 // element adds one element; an empty value is none.
-func (a *attrs) element(s set, e element, value string) {
+func (a *attrs) element(s Set, e Element, value string) {
 	a.nest(unix.NFTA_LIST_ELEM, func() {
-		a.nest(unix.NFTA_SET_ELEM_KEY, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.key)) })
+		a.nest(unix.NFTA_SET_ELEM_KEY, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.Key)) })
 		if s.concatenated() {
-			a.nest(attrElemKeyEnd, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.end)) })
+			a.nest(attrElemKeyEnd, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.End)) })
 		}
 		if value == "" {
 			return
 		}
 		a.nest(unix.NFTA_SET_ELEM_DATA, func() {
-			if s.verdicts {
+			if s.Verdicts {
 				a.verdict(value)
 			} else {
 				a.bytes(unix.NFTA_DATA_VALUE, []byte(value))
 			}
 		})
 	})
-	if e.end == "" || s.concatenated() {
+	if e.End == "" || s.concatenated() {
 		return
 	}
 	a.nest(unix.NFTA_LIST_ELEM, func() {
 		a.be32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
-		a.nest(unix.NFTA_SET_ELEM_KEY, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.end)) })
+		a.nest(unix.NFTA_SET_ELEM_KEY, func() { a.bytes(unix.NFTA_DATA_VALUE, []byte(e.End)) })
 	})
 }
 
@@ -247,4 +260,27 @@ func (a *attrs) verdict(chain string) {
 		a.be32(unix.NFTA_VERDICT_CODE, verdictGoto)
 		a.text(unix.NFTA_VERDICT_CHAIN, chain)
 	})
+}
+
+// NewCounter makes a counter object.
+func NewCounter(name string) netlink.Message {
+	var a attrs
+	a.text(attrObjTable, TableName)
+	a.text(attrObjName, name)
+	a.be32(attrObjType, unix.NFT_OBJECT_COUNTER)
+	a.nest(attrObjData, func() {})
+	return message(unix.NFT_MSG_NEWOBJ, netlink.Create, a)
+}
+
+// OriginalCt is the expression that loads a conntrack key (NFT_CT_*), as it was in the flow's first packet, into a
+// register. The library's conntrack expression has no direction for addresses.
+func OriginalCt(key, register uint32) []byte {
+	var a attrs
+	a.text(unix.NFTA_EXPR_NAME, "ct")
+	a.nest(unix.NFTA_EXPR_DATA, func() {
+		a.be32(unix.NFTA_CT_KEY, key)
+		a.be32(unix.NFTA_CT_DREG, register)
+		a.bytes(unix.NFTA_CT_DIRECTION, []byte{0})
+	})
+	return a
 }

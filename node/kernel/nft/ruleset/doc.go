@@ -1,0 +1,33 @@
+// Package ruleset is what the table "inet hythe" consists of, and how a proxy.State becomes its elements. It is pure.
+//
+// The table is a skeleton of rules that never changes, and maps whose elements say everything about Services:
+//
+//	packet ── raw-prerouting: drop what a pod sends from an address that is not its own
+//	packet ── source-ranges: drop what spec.loadBalancerSourceRanges does not let in
+//	packet ── nat-prerouting ──┬─ from a pod ──> inside ──┐ inside-frontends4   address . protocol . port : goto pick
+//	                           │                          │ inside-nodeports4             protocol . port : goto pick
+//	packet ── nat-output ──────┼─────────────> inside ────┤
+//	                           │                          v not there
+//	                           └───────────────────────> services ── frontends4, nodeports4
+//	                                                        │ goto
+//	                 one chain per number of endpoints:     v
+//	                   pick4-3:  dnat to  address . protocol . port . random mod 3  map @endpoints4
+//
+//	                   pick4-3-10800: the same, and remembers source . frontend in @affinity4 for 10800 seconds
+//
+//	after that ── filter-prerouting, filter-output ──> unserved: refuse what is still addressed to a Service
+//	at the end ── nat-postrouting: masquerade what would not find its way back
+//
+// Each map is there for IPv4 (4) and IPv6 (6). The inside maps hold only what differs for pods and the node itself
+// (externalTrafficPolicy Local); all else falls through to the maps for everybody.
+//
+// An endpoint is found by the frontend and its index. So a change of a Service changes the elements of its own
+// frontends and nothing else; a chain pick4-N is made with the first frontend that has N endpoints, and stays. A
+// removed endpoint's index is taken by the last one.
+//
+// What is refused or dropped is counted by reason (Reasons): the counters are objects of the table, so that changes of
+// Services keep them.
+//
+// Encode makes elements of a State, Decode makes frontends of elements. Skeleton makes the messages of all else, and
+// Recognise says whether the rules in a kernel are those.
+package ruleset

@@ -1,0 +1,84 @@
+package ruleset
+
+import (
+	"github.com/google/nftables"
+
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+)
+
+// Names of sets without the digit of their family. The maps that picks describes are named there.
+const (
+	AddressesSet  = "addresses"       // ClusterIPs and VIPs
+	PingsSet      = "pings"           // VIP : the address that answers
+	PodRangesSet  = "pod-ranges"      // the pod CIDRs of the cluster
+	HairpinsSet   = "hairpins"        // local pods, as source . destination
+	NodePortsSet  = "node-ports"      // protocol . port of all NodePorts
+	OverlaysSet   = "overlays"        // interface names
+	EmptySet      = "empty-frontends" // frontends without any endpoint, but for NodePorts
+	RestrictedSet = "restricted"      // frontends that are only for some sources
+	SourcesSet    = "sources"         // those frontends . source
+)
+
+// MaxClients is how many clients of Services with affinity a node remembers, by family and kind of frontend. One takes
+// some 100 bytes, and a single SYN makes one: it is no more than a flood may cost. Further clients are not remembered.
+const MaxClients = 1 << 18
+
+// A Phase says when elements of a set are written. Phases order the changes, so that between two batches, and in a cold
+// start of many, no packet meets half of a Service: endpoints are there before what leads to them and go after it, and
+// what refuses comes last.
+type Phase int
+
+// The phases, in their order.
+const (
+	PhaseEndpoints Phase = iota
+	PhaseFrontends
+	PhaseAddresses
+	PhaseRemoved // what goes, but for that of PhaseFrontends
+)
+
+// A Set is a set or map of the table.
+type Set struct {
+	nfnetlink.Set
+	Phase Phase
+}
+
+// frontend is the type of address . protocol . port.
+func (f family) frontend() nfnetlink.Datatypes {
+	return nfnetlink.Datatypes{f.addr, nftables.TypeInetProto, nftables.TypeInetService}
+}
+
+// Sets returns all sets and maps of the table.
+func Sets() []Set {
+	port := nfnetlink.Datatypes{nftables.TypeInetProto, nftables.TypeInetService}
+	out := []Set{
+		{Set: nfnetlink.Set{Name: OverlaysSet, Key: nfnetlink.Datatypes{nftables.TypeIFName}}},
+	}
+	for _, f := range families() {
+		addr := nfnetlink.Datatypes{f.addr}
+		out = append(out,
+			Set{Set: nfnetlink.Set{Name: AddressesSet + f.digit, Key: addr}, Phase: PhaseAddresses},
+			Set{Set: nfnetlink.Set{Name: NodePortsSet + f.digit, Key: port}, Phase: PhaseAddresses},
+			Set{Set: nfnetlink.Set{Name: PingsSet + f.digit, Key: addr, Data: addr}},
+			Set{Set: nfnetlink.Set{Name: PodRangesSet + f.digit, Key: addr, Interval: true}},
+			Set{Set: nfnetlink.Set{Name: HairpinsSet + f.digit, Key: nfnetlink.Datatypes{f.addr, f.addr}}},
+			Set{Set: nfnetlink.Set{Name: EmptySet + f.digit, Key: f.frontend()}, Phase: PhaseAddresses},
+			Set{Set: nfnetlink.Set{Name: RestrictedSet + f.digit, Key: f.frontend()}},
+			Set{Set: nfnetlink.Set{Name: SourcesSet + f.digit, Key: append(f.frontend(), f.addr), Interval: true}})
+		for _, p := range Picks() {
+			frontend := port
+			if !p.NodePort {
+				frontend = f.frontend()
+			}
+			index := append(append(nfnetlink.Datatypes{}, frontend...), nftables.TypeMark)
+			out = append(out,
+				Set{Set: nfnetlink.Set{Name: p.Frontends + f.digit, Key: frontend, Verdicts: true}, Phase: PhaseFrontends},
+				Set{Set: nfnetlink.Set{Name: p.Endpoints + f.digit, Key: index, Data: nfnetlink.Datatypes{f.addr, nftables.TypeInetService}}},
+				Set{Set: nfnetlink.Set{Name: p.members + f.digit, Key: append(append(nfnetlink.Datatypes{}, frontend...), f.addr, nftables.TypeInetService)}})
+			if !p.Inside {
+				out = append(out, Set{Set: nfnetlink.Set{Name: p.Affinity + f.digit, Key: append(nfnetlink.Datatypes{f.addr}, frontend...),
+					Data: nfnetlink.Datatypes{f.addr, nftables.TypeInetService}, Dynamic: true, Room: MaxClients}})
+			}
+		}
+	}
+	return out
+}
