@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -18,6 +16,7 @@ import (
 	"hythe.dev/hythe/node/cni"
 	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // A cleanup takes Hythe off a node.
@@ -92,8 +91,13 @@ func (c *cleanup) check() error {
 		_ = conn.Close()
 		return fmt.Errorf("hythe node still runs, it answers at %s: end it first", c.admin)
 	}
-	if _, err := os.Stat(c.dataDir); errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing was ever attached
+	// It may answer elsewhere, or nowhere; the table it holds all the same, where the kernel has owners.
+	table, err := readback.Table()
+	if err != nil {
+		return err
+	}
+	if table.Owned {
+		return fmt.Errorf("a process with netlink port %d holds the table inet hythe: end hythe node first", table.Owner)
 	}
 	pods, err := link.PodLinks()
 	if err != nil {

@@ -84,13 +84,14 @@ func TestCleanup(t *testing.T) {
 	must(err)
 	refused("still runs")
 	must(l.Close())
+	refused("holds the table")
+	must(table.Close()) // the agent ends
 	pod := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: link.PodPrefix + "0123456789a"}, PeerName: "pod0"}
 	up(pod)
 	refused("--force")
 	if _, err := os.Stat(sub("conf/" + cni.ConflistName)); err != nil {
 		t.Error("something was removed although the command refused")
 	}
-	must(table.Close()) // the agent ends
 	out, err := run("--force")
 	if err != nil {
 		t.Fatalf("%s%v", out, err)

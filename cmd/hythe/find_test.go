@@ -172,3 +172,25 @@ func listenTest(t *testing.T, address, node string, drops http.HandlerFunc) {
 	go server.Serve(listener) //nolint:errcheck // ends with the test
 	t.Cleanup(func() { _ = server.Close() })
 }
+
+// A lab's namespaces have its name in theirs, and --lab-dir alone does not say it.
+func TestFinderNamedLab(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"", []string{"--lab-dir", dir}, "hythe-inet"},
+		{"judge", []string{"--lab-dir", dir}, "hythe-inet.judge"},
+		{"judge", []string{"--lab-dir", dir, "--lab", "other"}, "hythe-inet.other"},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "name"), []byte(c.name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		l, ok := found(t, nil, c.args...).chosenLab()
+		if got := l.Namespace("inet"); !ok || got != c.want {
+			t.Errorf("lab %q by %v: namespace %s (%t), want %s", c.name, c.args, got, ok, c.want)
+		}
+	}
+}

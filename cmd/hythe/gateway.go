@@ -308,6 +308,7 @@ func (g *gatewayProcess) adminPages() run.Admin {
 			"problems": func(w io.Writer) { writeProblems(w, g.problems()) },
 		},
 		Inspect: g.inspectors(),
+		Shared:  []string{"hosts", "routes", "certificates"}, // Envoy makes the dump in its main thread
 	}
 }
 

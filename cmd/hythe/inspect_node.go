@@ -17,11 +17,12 @@ import (
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/lb"
 	"hythe.dev/hythe/lb/arp"
 	"hythe.dev/hythe/node/cni"
 	"hythe.dev/hythe/node/kernel/conntrack"
 	"hythe.dev/hythe/node/kernel/link"
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/overlay"
 	"hythe.dev/hythe/node/proxy"
 )
@@ -135,6 +136,13 @@ func (n *node) inspectARP(ctx context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	s, err := n.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	if !isVIP(s, addr) {
+		return nil, fmt.Errorf("%w: addr=%s is not claimed and in no AddressPool: a question on the LAN would disturb its owner", run.ErrBadQuery, addr)
+	}
 	if n.speaker == nil {
 		return nil, errors.New("this node has no interface for VIPs: it runs without --heartbeat-key, or --without-lb")
 	}
@@ -154,6 +162,38 @@ func (n *node) inspectARP(ctx context.Context, q url.Values) (any, error) {
 		out.Replies = append(out.Replies, reply)
 	}
 	return out, nil
+}
+
+// isVIP says whether an address is a VIP, or may become one.
+func isVIP(s *model.Snapshot, addr netip.Addr) bool {
+	for _, claim := range s.Claims {
+		if a, err := netip.ParseAddr(claim.Spec.Address); err == nil && a.Unmap() == addr {
+			return true
+		}
+	}
+	for _, pool := range s.Pools {
+		for _, text := range pool.Spec.Addresses {
+			if r, err := lb.ParseRange(text); err == nil && r.First.Compare(addr) <= 0 && addr.Compare(r.Last) <= 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isPod says whether an address is one to which a node's agent may connect: that of a pod of the node, or an endpoint.
+func isPod(s *model.Snapshot, node string, to netip.AddrPort) bool {
+	if n := s.Nodes[node]; n != nil && slices.ContainsFunc(n.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(to.Addr()) }) {
+		return true
+	}
+	for _, endpoints := range s.Endpoints {
+		for _, port := range endpoints.Ports {
+			if slices.ContainsFunc(port.Endpoints, func(e model.Endpoint) bool { return e.AddrPort == to }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (n *node) inspectFrontend(_ context.Context, q url.Values) (any, error) {
@@ -178,7 +218,7 @@ func (n *node) inspectFrontend(_ context.Context, q url.Values) (any, error) {
 	if n.table == nil {
 		return trace.FrontendAnswer{Without: true}, nil
 	}
-	found, err := nft.Lookup(nft.Query{From: from, To: to, Protocol: protocol, Port: port})
+	found, err := readback.Lookup(readback.Query{From: from, To: to, Protocol: protocol, Port: port})
 	if err != nil {
 		return nil, err
 	}
@@ -193,12 +233,12 @@ func (n *node) inspectFrontend(_ context.Context, q url.Values) (any, error) {
 		nodePort = slices.Contains(s.Nodes[n.name].Addresses, to)
 	}
 	return trace.FrontendAnswer{
-		Kernel: trace.FromKernel(found), Source: found.Source,
-		Want: trace.Wanted(*want, to, protocol, port, nodePort, found.Source),
+		Kernel: trace.FromKernel(found), Source: found.Source, Firewall: n.foreignChains(),
+		Want: trace.Wanted(*want, from, to, protocol, port, nodePort, found.Source),
 	}, nil
 }
 
-func (n *node) inspectRoute(_ context.Context, q url.Values) (any, error) {
+func (n *node) inspectRoute(ctx context.Context, q url.Values) (any, error) {
 	to, err := queryAddr(q, "addr")
 	if err != nil {
 		return nil, err
@@ -220,6 +260,9 @@ func (n *node) inspectRoute(_ context.Context, q url.Values) (any, error) {
 	if want != nil && n.overlay.Mode != overlay.None {
 		out.Want = trace.RouteWanted(*want, to)
 	}
+	if out.Peer.IsValid() && out.State == "" {
+		out.Probe = n.probeOverlay(ctx, found.Via, q, to)
+	}
 	return out, nil
 }
 
@@ -229,8 +272,16 @@ func (n *node) inspectPod(ctx context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out trace.PodAnswer
-	if s := n.last.Load(); s != nil && s.Nodes[n.name] != nil {
+	tcp := cmp.Or(q.Get("protocol"), "tcp") == "tcp"
+	s, err := n.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	if tcp && !isPod(s, n.name, to) {
+		return nil, fmt.Errorf("%w: addr=%s is neither a pod of this node nor an endpoint", run.ErrBadQuery, to)
+	}
+	out := trace.PodAnswer{Firewall: n.foreignChains()}
+	if s.Nodes[n.name] != nil {
 		out.HostNetwork = slices.Contains(s.Nodes[n.name].Addresses, to.Addr())
 	}
 	if !out.HostNetwork && n.cniConfDir != "" {
@@ -244,7 +295,7 @@ func (n *node) inspectPod(ctx context.Context, q url.Values) (any, error) {
 			out.Since = time.Now().Add(-time.Duration(cni.Now() - found.Lease.Since)).Round(time.Second)
 		}
 	}
-	if cmp.Or(q.Get("protocol"), "tcp") == "tcp" {
+	if tcp {
 		out.Asked = true
 		out.After, err = connect(ctx, to)
 		out.Connected = err == nil

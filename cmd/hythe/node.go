@@ -419,6 +419,16 @@ func (n *node) allProblems() []model.Problem {
 	for _, p := range n.issues {
 		all = append(all, p...)
 	}
+	why := ""
+	if n.links != nil { // not made yet
+		why = n.links.Failed()
+	}
+	if why != "" {
+		all = append(all, model.Problemf(model.ObjectRef{Kind: "Node", Name: n.name}, "LinksNotAsWanted",
+			"Links or routes of the overlay are not as they should be, which is tried again each second: %s. "+
+				"What exists already is another program's: see ip route, and delete it or keep that program off.",
+			strings.ReplaceAll(why, "\n", "; ")))
+	}
 	if n.table != nil {
 		all = append(all, n.table.Problems(n.name)...)
 		if usage, err := conntrack.ReadUsage(); err == nil {
@@ -477,5 +487,6 @@ func (n *node) adminPages() run.Admin {
 	return run.Admin{
 		Ready: n.ready, Gatherer: n.registry, Debug: debug,
 		Inspect: n.inspectors("node", n.name, n.getInspectors(n.traceInspectors())),
+		Shared:  []string{"check", "facts", "table", "services"},
 	}
 }

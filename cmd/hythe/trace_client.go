@@ -61,6 +61,10 @@ func (f *finder) chosenLab() (_ lab.Lab, ok bool) {
 			return lab.Lab{}, false
 		}
 	}
+	if name == "" && dir != "" { // the folder knows the name, which is part of its namespaces' names
+		l, err := lab.At(dir)
+		return l, err == nil
+	}
 	l, err := lab.New(name, dir)
 	return l, err == nil
 }

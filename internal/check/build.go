@@ -188,10 +188,14 @@ func mtu(f Facts) []Finding {
 func peers(f Facts) []Finding {
 	l := list{check: "peers"}
 	reached, unheard := 0, 0
-	failed := map[string]bool{} // underlay addresses at which nobody answers any size
+	failed := map[string]bool{}      // underlay addresses at which nobody answers any size
+	nothing := map[netip.Addr]bool{} // ends of the overlay to which no size comes
 	for _, p := range f.Probes {
 		if p.Over == "underlay" && p.Error != "" && p.Size < 1280 {
 			failed[p.Node] = true
+		}
+		if p.Over == "overlay" && p.Error != "" && p.Size < 1280 {
+			nothing[p.To] = true
 		}
 	}
 	for _, p := range f.Probes {
@@ -201,7 +205,7 @@ func peers(f Facts) []Finding {
 			reached++
 		case p.Over == "underlay" && p.Size < 1280:
 			l.add(Error, "see whether it runs, and whether a firewall stops ICMP between nodes", "no answer to ping from %s: %s", name, p.Error)
-		case failed[p.Node]: // said already
+		case failed[p.Node], p.Size >= 1280 && nothing[p.To]: // said already
 		case p.Over == "underlay":
 			l.add(Error, "set one MTU on all machines and switches of the LAN, or give hythe node a smaller --mtu",
 				"a packet of %d bytes does not get to %s and back, shorter ones do: %s", p.Size, name, p.Error)

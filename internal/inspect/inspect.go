@@ -185,6 +185,7 @@ func (p *Process) fetch(ctx context.Context, path string, query url.Values) ([]b
 	if err != nil {
 		return nil, fmt.Errorf("ask for %s: %w", path, err)
 	}
+	req.Header.Set(run.InspectHeader, "1")
 	resp, err := p.http.Do(req)
 	if err != nil {
 		var wrapped *url.Error // repeats an address that means nothing

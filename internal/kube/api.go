@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,9 @@ type APIOptions struct {
 	// CacheEvery is the least time between two writes of the cache (5 s).
 	CacheEvery time.Duration
 
+	// Seed is of the random times by which nodes differ; 0 for a random one.
+	Seed uint64
+
 	// Registerer gets metrics; nil for none.
 	Registerer prometheus.Registerer
 }
@@ -74,6 +78,9 @@ func NewAPI(config *rest.Config, options APIOptions, log *slog.Logger) (*API, er
 	setDefault(&options.Interval, 30*time.Millisecond)
 	setDefault(&options.CacheAfter, 5*time.Second)
 	setDefault(&options.CacheEvery, 5*time.Second)
+	for options.Seed == 0 {
+		options.Seed = rand.Uint64() //nolint:gosec // spreads load
+	}
 	a := &API{options: options, host: config.Host, log: log, wake: make(chan struct{}, 1)}
 	var err error
 	if a.clients, err = client.Connect(config, options.Ping); err != nil {
@@ -111,7 +118,7 @@ func (a *API) watch(kind string) error {
 	if kind == "Secret" && !a.options.OpaqueSecrets {
 		selector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))
 	}
-	a.replicas = append(a.replicas, newReplica(kind, resource, selector, a.options.Status, a.notify))
+	a.replicas = append(a.replicas, newReplica(kind, resource, selector, a.options.Status, a.options.Seed, a.notify))
 	return nil
 }
 

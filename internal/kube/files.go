@@ -90,12 +90,14 @@ func manifestFiles(path string) ([]string, error) {
 type Files struct {
 	layers []*layer
 	log    *slog.Logger
+	// emptied is how long a file may be empty before that is believed. Not to be changed after Run.
+	emptied time.Duration
 }
 
 // NewFiles makes a source of the two folders. Nothing is read before Run. An empty state folder name means that
 // there is none.
 func NewFiles(manifests, state string, log *slog.Logger) *Files {
-	f := &Files{log: log}
+	f := &Files{log: log, emptied: emptied}
 	for _, dir := range []string{manifests, state} {
 		if dir != "" {
 			f.layers = append(f.layers, &layer{dir: dir, files: map[string]*file{}})
@@ -174,7 +176,7 @@ func (f *Files) watch(watcher *fsnotify.Watcher) {
 func (f *Files) wait(ctx context.Context, watcher *fsnotify.Watcher) bool {
 	again := resync
 	if f.beingWritten() {
-		again = emptied
+		again = f.emptied
 	}
 	resync := time.NewTimer(again)
 	defer resync.Stop()
@@ -206,14 +208,14 @@ func (f *Files) wait(ctx context.Context, watcher *fsnotify.Watcher) bool {
 // read compares all files with what was read before and decodes those that changed.
 func (f *Files) read() (changed bool, err error) {
 	for _, l := range f.layers {
-		c, e := l.read()
+		c, e := l.read(f.emptied)
 		changed = changed || c
 		err = errors.Join(err, e)
 	}
 	return changed, err
 }
 
-func (l *layer) read() (changed bool, err error) {
+func (l *layer) read(emptied time.Duration) (changed bool, err error) {
 	l.writing = false
 	names, err := manifestFiles(l.dir)
 	if err != nil {
@@ -231,7 +233,7 @@ func (l *layer) read() (changed bool, err error) {
 		if known != nil && known.stamp == now {
 			continue
 		}
-		if known.emptied(now) {
+		if known.emptied(now, emptied) {
 			l.writing = true
 			continue
 		}
@@ -253,9 +255,9 @@ func (l *layer) read() (changed bool, err error) {
 	return changed, nil
 }
 
-// emptied says that a file which had content has lost all of it just now.
-func (f *file) emptied(now stamp) bool {
-	return f != nil && f.stamp.size > 0 && now.size == 0 && time.Since(now.mtime) < emptied
+// emptied says that a file which had content has lost all of it less than within ago.
+func (f *file) emptied(now stamp, within time.Duration) bool {
+	return f != nil && f.stamp.size > 0 && now.size == 0 && time.Since(now.mtime) < within
 }
 
 // beingWritten says whether a file is to be read again soon.

@@ -14,8 +14,11 @@ import (
 const (
 	// holdAbove is how many objects of a kind may be missing in a new list, however few there are, before it is doubted.
 	holdAbove = 3
-	// holdFor is how long what is missing stays in use before a second reading is asked for.
+	// holdFor is how long what is missing stays in use before a second reading is asked for, and up to as long again: all
+	// nodes see the same list, and their second readings must not meet an API server that has just come back all at once.
 	holdFor = 10 * time.Second
+	// confirmAgain is the wait after a second reading that failed. It doubles each time, up to confirmSlow.
+	confirmAgain, confirmSlow = time.Second, 30 * time.Second
 	// confirmTimeout bounds the second reading.
 	confirmTimeout = 30 * time.Second
 )
@@ -28,11 +31,25 @@ func doubtful(missing, before int) bool { return missing > holdAbove && 2*missin
 func (r *replica) hold(missing []model.Key, before int) {
 	if r.heldAt.IsZero() {
 		r.heldAt = time.Now()
+		r.confirmAt, r.confirmWait = r.heldAt.Add(holdFor+r.jitter(holdFor)), confirmAgain
 		r.heldText = fmt.Sprintf("a new list of %s lacks %d of %d: they stay in use until a second reading confirms it", r.resource.Name, len(missing), before)
 	}
 	for _, key := range missing {
 		r.held[key] = true
 	}
+}
+
+// jitter is a random time up to most. It is called with mu held.
+func (r *replica) jitter(most time.Duration) time.Duration {
+	return time.Duration(r.random.Int64N(int64(most)))
+}
+
+// putOff puts the next reading off after one that failed.
+func (r *replica) putOff() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.confirmAt = time.Now().Add(r.confirmWait + r.jitter(r.confirmWait))
+	r.confirmWait = min(2*r.confirmWait, confirmSlow)
 }
 
 // release ends the doubt about an object. It is called with mu held.
@@ -47,7 +64,7 @@ func (r *replica) release(key model.Key) {
 // and believes the result.
 func (r *replica) confirm(ctx context.Context, list lister) error {
 	r.mu.Lock()
-	due := !r.heldAt.IsZero() && time.Since(r.heldAt) >= holdFor
+	due := !r.heldAt.IsZero() && !time.Now().Before(r.confirmAt)
 	r.mu.Unlock()
 	if !due {
 		return nil
@@ -57,10 +74,12 @@ func (r *replica) confirm(ctx context.Context, list lister) error {
 	// No resourceVersion: the most recent state (API concepts, "Semantics for get and list").
 	found, err := list(ctx, metav1.ListOptions{FieldSelector: r.selector.String()})
 	if err != nil {
+		r.putOff()
 		return fmt.Errorf("read %s again: %w", r.resource.Name, err)
 	}
 	objects, err := meta.ExtractList(found)
 	if err != nil {
+		r.putOff()
 		return fmt.Errorf("read %s again: %w", r.resource.Name, err)
 	}
 	present := map[model.Key]bool{}

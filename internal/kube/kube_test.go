@@ -148,11 +148,20 @@ func TestFilesKeepsLastGoodState(t *testing.T) {
 	manifests, state := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(manifests, "web.yaml"), web)
 	snapshots := make(chan *model.Snapshot, 16)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		done <- NewFiles(manifests, state, slog.New(slog.DiscardHandler)).Run(ctx, func(s *model.Snapshot) { snapshots <- s })
-	}()
+	start := func(emptied time.Duration) (stop func()) {
+		f := NewFiles(manifests, state, slog.New(slog.DiscardHandler))
+		f.emptied = emptied
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx, func(s *model.Snapshot) { snapshots <- s }) }()
+		return func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	stop := start(time.Minute)
 	next := func() *model.Snapshot {
 		t.Helper()
 		select {
@@ -188,13 +197,15 @@ func TestFilesKeepsLastGoodState(t *testing.T) {
 	if s := next(); len(s.Problems) != 0 || s.Services[key] == nil {
 		t.Errorf("after a file was empty for a moment: problems %v, service %v", s.Problems, s.Services[key])
 	}
+	stop()
+	stop = start(10 * settle)
+	defer stop()
+	if s := next(); s.Services[key] == nil {
+		t.Error("the first snapshot after another start lacks the Service")
+	}
 	write(t, filepath.Join(manifests, "web.yaml"), "")
 	if s := next(); s.Services[key] != nil {
 		t.Errorf("a file that stays empty keeps %v", s.Services[key])
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 

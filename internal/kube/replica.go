@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"maps"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -44,17 +46,23 @@ type replica struct {
 	held     map[model.Key]bool          // objects that the last list lacks, see hold
 	heldAt   time.Time                   // zero: nothing is held
 	heldText string
-	synced   bool      // a first list is complete
-	lists    int       // complete lists so far
-	expired  int       // watches that could not be continued (410)
-	asked    time.Time // since when a request waits for its answer; zero: none does
-	err      error     // why the last request failed
+	// confirmAt is when a second reading is asked for, confirmWait how long it is put off if that fails.
+	confirmAt   time.Time
+	confirmWait time.Duration
+	random      *rand.Rand
+
+	synced  bool      // a first list is complete
+	lists   int       // complete lists so far
+	expired int       // watches that could not be continued (410)
+	asked   time.Time // since when a request waits for its answer; zero: none does
+	err     error     // why the last request failed
 }
 
-func newReplica(kind string, resource client.Resource, selector fields.Selector, status bool, changed func()) *replica {
+func newReplica(kind string, resource client.Resource, selector fields.Selector, status bool, seed uint64, changed func()) *replica {
 	return &replica{
 		kind: kind, resource: resource, selector: selector, status: status, changed: changed,
 		objects: map[model.Key]metav1.Object{}, pending: map[model.Key]bool{}, invalid: map[model.Key]model.Problem{}, held: map[model.Key]bool{},
+		random: rand.New(rand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(kind))))), //nolint:gosec // spreads load
 	}
 }
 

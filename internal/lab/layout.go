@@ -92,7 +92,7 @@ func (l Lab) makeFolders(nodes []topology.Node) error {
 			return err
 		}
 	}
-	return nil
+	return l.writeName()
 }
 
 // removeFiles removes what the lab wrote, but for the logs and, with keep, what the next start uses: the Services'
@@ -100,7 +100,7 @@ func (l Lab) makeFolders(nodes []topology.Node) error {
 func (l Lab) removeFiles(keep bool) error {
 	var errs []error
 	errs = append(errs, l.unmountMemory())
-	for _, name := range []string{"lab.sock", "lab.pid", "heartbeat.key", "ca", "pids", "run", "nodes", "api", "memory"} {
+	for _, name := range []string{"lab.sock", "lab.pid", nameFile, "heartbeat.key", "ca", "pids", "run", "nodes", "api", "memory"} {
 		errs = append(errs, os.RemoveAll(l.path(name)))
 	}
 	entries, err := os.ReadDir(l.State())

@@ -28,8 +28,10 @@ type Admin struct {
 	// Debug are text forms by name, for people. They hold no secrets.
 	Debug map[string]func(io.Writer)
 	// Inspect are answers for machines by name, served as JSON under /inspect/NAME. An error is answered with 404 if it
-	// is ErrNotFound, with 400 if it is ErrBadQuery, else with 500. They hold no secrets.
+	// is ErrNotFound, with 400 if it is ErrBadQuery, else with 500. They hold no secrets. Who asks sends InspectHeader.
 	Inspect map[string]Inspector
+	// Shared names those of Inspect that cost much: all who ask the same wait for one answer, made once a second at most.
+	Shared []string
 }
 
 // An Inspector answers a question about what a process has, from where it is in use: the kernel, Envoy, the wire.
@@ -64,8 +66,9 @@ func (a Admin) Handler() http.Handler {
 			write(w)
 		})
 	}
+	gate := newGate(a.Shared)
 	for name, answer := range a.Inspect {
-		mux.HandleFunc("GET /inspect/"+name, func(w http.ResponseWriter, r *http.Request) { inspect(w, r, answer) })
+		mux.HandleFunc("GET /inspect/"+name, gate.handle(name, answer))
 	}
 	slices.Sort(names)
 	mux.HandleFunc("GET /debug", func(w http.ResponseWriter, _ *http.Request) {
@@ -88,6 +91,8 @@ func inspect(w http.ResponseWriter, r *http.Request, answer Inspector) {
 		code = http.StatusNotFound
 	case errors.Is(err, ErrBadQuery):
 		code = http.StatusBadRequest
+	case errors.Is(err, errBusy):
+		code = http.StatusServiceUnavailable
 	}
 	http.Error(w, err.Error(), code)
 }
@@ -109,7 +114,7 @@ func (a Admin) Serve(ctx context.Context, addr string) error {
 	if err != nil {
 		return fmt.Errorf("listen for admin pages: %w", err)
 	}
-	s := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	s := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: answerWithin, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

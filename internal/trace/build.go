@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // Build makes the hops of what was read back, and says what becomes of what was asked for. The error wraps ErrQuestion
@@ -110,7 +110,7 @@ func (b *builder) walk() {
 		}
 	}
 	if f, ok := b.frontend(); ok {
-		b.firewallHops(b.entry(), f.Got.Firewall, f.Got.Source == nft.FromNode)
+		b.firewallHops(b.entry(), f.Got.Firewall, f.Got.Source == readback.FromNode)
 	}
 	if !b.frontendHop(to, kind) {
 		return
@@ -252,6 +252,9 @@ func (b *builder) serviceHop(kind target) bool {
 		if b.q.Kind == KindURL && !b.q.Addr.IsValid() {
 			h.Remedy = "Make the Service of the gateways, or name another by --gateway-service."
 		}
+	case s.Type == "ExternalName":
+		h.State, h.Text = Broken, "it is of type ExternalName: a name in DNS, without address or ports of its own"
+		h.Remedy = "Trace where spec.externalName leads; Hythe sends nothing to such a Service, also not for an Ingress."
 	case !hasPort:
 		h.State, h.Text = Broken, fmt.Sprintf("it has no port %s", b.wantedPort())
 		h.Remedy = "It has " + ports(s.Ports) + ". Ask for one of them, or add the port to spec.ports."

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,9 @@ func (b *builder) envoys() {
 		}
 		before := len(b.hops)
 		ok := b.request(a, shown, i == 0)
+		if slices.ContainsFunc(a.Got.Hops, func(h Hop) bool { return h.State == Unknown }) {
+			b.unclear = true // what follows in this Envoy is not known
+		}
 		if i == 0 {
 			shown = a.Got.Hops
 		}

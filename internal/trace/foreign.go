@@ -7,13 +7,13 @@ import (
 	"strings"
 	"time"
 
-	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // OverlayWait is how long the other end of the overlay may take to answer.
 const OverlayWait = 300 * time.Millisecond
 
-// A ForeignChain is a chain of nftables that is not Hythe's and drops or refuses packets; see nft.Dropper.
+// A ForeignChain is a chain of nftables that is not Hythe's and drops or refuses packets; see readback.Dropper.
 type ForeignChain struct {
 	Family string   `json:"family"`
 	Table  string   `json:"table"`
@@ -30,7 +30,7 @@ type OverlayProbe struct {
 }
 
 // FromDroppers are the chains as they were found in the kernel.
-func FromDroppers(list []nft.Dropper) []ForeignChain {
+func FromDroppers(list []readback.Dropper) []ForeignChain {
 	var out []ForeignChain
 	for _, d := range list {
 		out = append(out, ForeignChain(d))

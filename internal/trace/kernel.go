@@ -23,8 +23,9 @@ func FromKernel(f readback.Found) Frontend {
 	return out
 }
 
-// Wanted is the Frontend that Build wants for a connection. source is readback.Found's.
-func Wanted(s proxy.State, to netip.Addr, protocol proxy.Protocol, port uint16, nodePort bool, source string) Frontend {
+// Wanted is the Frontend that Build wants for a connection. source is readback.Found's; from may be invalid, for the node
+// itself, which is not held to source ranges here.
+func Wanted(s proxy.State, from, to netip.Addr, protocol proxy.Protocol, port uint16, nodePort bool, source string) Frontend {
 	key := proxy.Frontend{Addr: to, Protocol: protocol, Port: port}
 	if nodePort {
 		key.Addr = netip.IPv4Unspecified()
@@ -43,10 +44,15 @@ func Wanted(s proxy.State, to netip.Addr, protocol proxy.Protocol, port uint16, 
 		return Frontend{Verdict: readback.NotService}
 	case len(backends.Inside)+len(backends.Outside) == 0:
 		return Frontend{Verdict: readback.Refused}
-	case len(list) == 0:
+	case len(list) == 0, !nodePort && from.IsValid() && !allowed(backends.Sources, from):
 		return Frontend{Verdict: readback.Dropped}
 	}
 	return Frontend{Verdict: readback.Forwarded, Endpoints: slices.SortedFunc(slices.Values(list), netip.AddrPort.Compare)}
+}
+
+// allowed says whether the ranges let an address in; nil is everybody.
+func allowed(ranges []netip.Prefix, a netip.Addr) bool {
+	return ranges == nil || slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
 // RouteFound is a RouteAnswer of what was found in the kernel.

@@ -19,12 +19,23 @@ var (
 	nodeIP   = netip.MustParseAddr("203.0.113.101")
 )
 
+func ranges(only ...string) proxy.Backends {
+	b := proxy.Backends{Outside: []netip.AddrPort{endpoint}, Inside: []netip.AddrPort{endpoint}, Sources: []netip.Prefix{}}
+	for _, p := range only {
+		b.Sources = append(b.Sources, netip.MustParsePrefix(p))
+	}
+	return b
+}
+
 func TestWanted(t *testing.T) {
 	s := proxy.State{
 		Frontends: map[proxy.Frontend]proxy.Backends{
 			{Addr: vip, Protocol: proxy.TCP, Port: 443}:                     {Outside: []netip.AddrPort{endpoint}, Inside: []netip.AddrPort{endpoint}},
 			{Addr: vip, Protocol: proxy.TCP, Port: 80}:                      {Inside: []netip.AddrPort{endpoint}},
 			{Addr: vip, Protocol: proxy.TCP, Port: 81}:                      {},
+			{Addr: vip, Protocol: proxy.TCP, Port: 8080}:                    ranges("198.51.100.0/24"),
+			{Addr: vip, Protocol: proxy.TCP, Port: 8081}:                    ranges("192.0.2.0/24"),
+			{Addr: vip, Protocol: proxy.TCP, Port: 8082}:                    ranges(),
 			{Addr: netip.IPv4Unspecified(), Protocol: proxy.TCP, Port: 443}: {Outside: []netip.AddrPort{endpoint}, Inside: []netip.AddrPort{endpoint}},
 		},
 		Addresses: proxy.Set[netip.Addr]{vip: {}},
@@ -37,6 +48,9 @@ func TestWanted(t *testing.T) {
 		source   string
 		want     Frontend
 	}{
+		{vip, 8080, false, readback.FromOutside, forwarded},
+		{vip, 8081, false, readback.FromOutside, Frontend{Verdict: readback.Dropped}},
+		{vip, 8082, false, readback.FromOutside, Frontend{Verdict: readback.Dropped}},
 		{vip, 443, false, readback.FromOutside, forwarded},
 		{vip, 80, false, readback.FromOutside, Frontend{Verdict: readback.Dropped}},
 		{vip, 80, false, readback.FromPod, forwarded},
@@ -46,7 +60,7 @@ func TestWanted(t *testing.T) {
 		{nodeIP, 443, true, readback.FromOutside, forwarded},
 		{nodeIP, 443, false, readback.FromOutside, Frontend{Verdict: readback.NotService}},
 	} {
-		if got := Wanted(s, c.to, proxy.TCP, c.port, c.nodePort, c.source); !reflect.DeepEqual(got, c.want) {
+		if got := Wanted(s, netip.MustParseAddr("198.51.100.10"), c.to, proxy.TCP, c.port, c.nodePort, c.source); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s port %d from %s: %+v, want %+v", c.to, c.port, c.source, got, c.want)
 		}
 	}

@@ -70,7 +70,7 @@ func (w *wire) edit(change func(netlink.Link) error) {
 // wantAnnounced waits for a gratuitous request of hw for the VIP.
 func (w *wire) wantAnnounced(what string, hw mac) {
 	w.t.Helper()
-	must(w.t, w.conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	must(w.t, w.conn.SetReadDeadline(time.Now().Add(15*time.Second)))
 	b := make([]byte, 256)
 	for {
 		n, _, err := w.conn.ReadFrom(b)
@@ -103,8 +103,8 @@ func TestLinkChanges(t *testing.T) {
 	w.rest()
 	w.edit(netlink.LinkSetDown)
 	w.wantLink("down", func(l Link) bool { return !l.Up })
+	w.drain() // before the link is up: the first announcement must not get lost
 	w.edit(netlink.LinkSetUp)
-	w.drain()
 	w.wantAnnounced("down and up", first)
 	w.rest()
 	w.edit(func(l netlink.Link) error { return netlink.LinkSetHardwareAddr(l, second[:]) })

@@ -429,28 +429,36 @@ func (s *Speaker) evidence(now time.Time, alive []members.Member) bool {
 // that fell silent.
 func (s *Speaker) endHolds(now time.Time, alive []members.Member, carrier bool) {
 	if !slices.ContainsFunc(alive, func(m members.Member) bool { return m.Held }) {
+		s.mu.Lock()
 		s.vigil = vigil{}
+		s.mu.Unlock()
 		return
-	}
-	address := func(name string) netip.Addr {
-		if n := s.nodes[name]; n != nil {
-			return n.Address(false)
-		}
-		return netip.Addr{}
 	}
 	if now.Sub(s.askedHeld) >= members.DefaultInterval {
 		s.askedHeld = now
 		for _, m := range alive {
 			if m.Held {
-				s.arp.AskNeighbour(address(m.Name))
+				s.arp.AskNeighbour(s.addressOf(m.Name))
 			}
 		}
 	}
-	heard := func(name string) time.Time { return s.arp.Heard(address(name)) }
-	for _, name := range s.vigil.step(now, alive, heard, carrier && s.evidence(now, alive) && !s.members.Late()) {
+	heard := func(name string) time.Time { return s.arp.Heard(s.addressOf(name)) }
+	sure := carrier && s.evidence(now, alive) && !s.members.Late()
+	s.mu.Lock()
+	gone := s.vigil.step(now, alive, heard, sure)
+	s.mu.Unlock()
+	for _, name := range gone {
 		s.opts.Log.Info("node is gone, and not waited for", "node", name)
 		s.members.EndHold(name)
 	}
+}
+
+// addressOf is the address by which a node is asked for by ARP, the zero Addr if it has none.
+func (s *Speaker) addressOf(node string) netip.Addr {
+	if n := s.nodes[node]; n != nil {
+		return n.Address(false)
+	}
+	return netip.Addr{}
 }
 
 // end says the last words: either wait for me, or take my VIPs.

@@ -37,6 +37,9 @@ func (s *Speaker) WriteText(w io.Writer) {
 	}
 	for _, m := range alive {
 		fmt.Fprintf(w, "member %s heard=%s held=%t", m.Name, m.Age.Round(time.Millisecond), m.Held)
+		if since, ok := s.vigil.since[m.Name]; ok {
+			fmt.Fprintf(w, " answered=%t", answered(since, s.arp.Heard(s.addressOf(m.Name))))
+		}
 		for _, mac := range m.MACs {
 			fmt.Fprintf(w, " mac=%s", mac)
 		}

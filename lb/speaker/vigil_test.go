@@ -26,7 +26,10 @@ func TestVigil(t *testing.T) {
 		"answers are lost":             {"aa........aa.......a........a", -1},
 		"behind a router":              {strings.Repeat(".", 30), -1},
 		"the own cable is cut":         {"aaa" + strings.Repeat("?", 27), -1},
-		"the own cable is cut, healed": {"aaa" + strings.Repeat("?", 20) + "......", -1},
+		"the own cable is cut, healed": {"aaa" + strings.Repeat("?", 20) + ".......a....a", -1},
+		"off, and this node stalls":    {"aaa...?" + strings.Repeat(".", 20), 16},
+		"off while the cable is cut":   {"aaa" + strings.Repeat("?", 20) + strings.Repeat(".", 12), 32},
+		"it is not heard, and unsure":  {"a?" + strings.Repeat(".", 30), -1},
 		"the same, and it is gone":     {"aaa" + strings.Repeat("?", 20) + "a" + strings.Repeat(".", 15), 33},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -71,7 +71,7 @@ func (f *follower) remedy(b inspect.ReadBack) string {
 	case inspect.Surplus:
 		return "wait: it is removed a few seconds after its last use"
 	default:
-		return fmt.Sprintf("wait; if it lasts, look at /debug/status of the gateway on %s", f.want.Node)
+		return fmt.Sprintf("wait; if it lasts, see hythe get problems and the log of hythe gateway on %s", f.want.Node)
 	}
 }
 
@@ -92,7 +92,7 @@ func (f *follower) listener() bool {
 				"end what Envoy names, or let it listen elsewhere (--listen-http, --listen-https)")
 		}
 		return f.broken("listener", "Envoy has no listener "+port,
-			fmt.Sprintf("look at /debug/status of the gateway on %s, and whether the Service's targetPort is one of Envoy's", f.want.Node))
+			fmt.Sprintf("see hythe get problems and the log of hythe gateway on %s, and whether the Service's targetPort is one of Envoy's", f.want.Node))
 	}
 	name := cmp.Or(f.request.ServerName, canonicalHost(f.request.Host))
 	c := chainFor(l.Body, name)
@@ -102,7 +102,7 @@ func (f *follower) listener() bool {
 		f.answer.Certificate = f.chain.certificate
 		text += fmt.Sprintf(", filter chain %s for server name %s", c.GetName(), name)
 	}
-	back := f.want.compareVersion(xds.Listener, l.Name, l.Version, l.Updated)
+	back := f.want.compareListener(l)
 	if l.Error != nil && back.State == inspect.Outstanding {
 		back = inspect.ReadBack{State: inspect.Refused, Reason: l.Error.Reason}
 	}
@@ -151,7 +151,7 @@ func (f *follower) certificate() bool {
 	if wrong := certificateProblems(c.Chain[0], f.want.Now, host); len(wrong) > 0 {
 		// A client that checks ends here; one that does not gets its answer.
 		h.State = trace.Differs
-		h.Want = strings.Join(wrong, ", ")
+		h.Want = fmt.Sprintf("a certificate that is valid for %s: this one is %s", host, strings.Join(wrong, ", "))
 		h.Remedy = f.certificateRemedy(name, host)
 	}
 	return f.hop(h, f.want.compareVersion(xds.Secret, name, c.Version, c.Updated))
@@ -197,7 +197,7 @@ func (f *follower) host() bool {
 	if f.virtual == nil {
 		f.answer.Status = http.StatusNotFound
 		return f.broken("host", "Envoy has no virtual host for "+name,
-			fmt.Sprintf("look at /debug/status of the gateway on %s", f.want.Node))
+			fmt.Sprintf("see hythe get problems and the log of hythe gateway on %s", f.want.Node))
 	}
 	f.answer.Host = f.virtual.GetName()
 	f.domain = xds.HostName(f.answer.Host)

@@ -83,14 +83,14 @@ func (f *follower) directRemedy(object model.ObjectRef, path string) string {
 			canonicalHost(f.request.Host), f.request.ServerName)
 	case http.StatusNotFound:
 		if f.domain == "*" {
-			return fmt.Sprintf("no Ingress of Hythe has the host %s: add a rule for it, and look at /debug/problems", canonicalHost(f.request.Host))
+			return fmt.Sprintf("no Ingress of Hythe has the host %s: add a rule for it, and see hythe get problems", canonicalHost(f.request.Host))
 		}
 		return fmt.Sprintf("no path of host %s takes %s: add it to an Ingress of the host", f.domain, path)
 	}
 	if object.Name == "" {
 		return ""
 	}
-	if text := f.want.problems(object, ""); text != "" {
+	if text := f.refusedBackend(object, path); text != "" {
 		return fmt.Sprintf("%s: %s", object, text)
 	}
 	return fmt.Sprintf("look at the backend of %s", object)
@@ -187,6 +187,9 @@ func (f *follower) endpoints() bool {
 func (f *follower) noEndpoints(known int) string {
 	if known > 0 {
 		return "Envoy can connect to none of them: look at these pods, and at the way to their nodes"
+	}
+	if text := f.want.problems(service(f.answer.Cluster), ""); text != "" {
+		return fmt.Sprintf("%s: %s", service(f.answer.Cluster), text)
 	}
 	return fmt.Sprintf("%s has no ready endpoint: look at its pods and their readiness, and whether its selector is theirs",
 		service(f.answer.Cluster))

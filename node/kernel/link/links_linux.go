@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -22,6 +23,8 @@ type Links struct {
 	mu    sync.Mutex // held while the kernel is changed
 	want  *State     // nil before the first Set
 	watch watched
+
+	failed atomic.Pointer[string] // why the last pass did not do all, nil if it did
 }
 
 // watched are the devices whose changes concern us.
@@ -43,7 +46,7 @@ func New(log *slog.Logger) (*Links, error) {
 // Close leaves the kernel's state as it is.
 func (l *Links) Close() { l.space.close() }
 
-// Writes counts the changes asked of the kernel since New.
+// Writes counts the changes made to the kernel since New.
 func (l *Links) Writes() int64 { return l.space.writes.Load() }
 
 // Set makes the namespace match want, and Run keeps it so. It reads the kernel first and writes only what
@@ -56,10 +59,30 @@ func (l *Links) Set(ctx context.Context, want State) error {
 	defer l.mu.Unlock()
 	l.want = &want
 	err := l.apply(ctx)
+	l.keep(ctx, err)
 	if err != nil {
 		l.wake() // Run tries again soon
 	}
 	return err
+}
+
+// keep remembers how a pass ended.
+func (l *Links) keep(ctx context.Context, err error) {
+	switch {
+	case err == nil:
+		l.failed.Store(nil)
+	case ctx.Err() == nil:
+		why := err.Error()
+		l.failed.Store(&why)
+	}
+}
+
+// Failed says why links and routes are not as they should be; empty if they are.
+func (l *Links) Failed() string {
+	if why := l.failed.Load(); why != nil {
+		return *why
+	}
+	return ""
 }
 
 func (l *Links) wake() {

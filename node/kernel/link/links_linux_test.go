@@ -170,8 +170,11 @@ func TestForeignInTheWay(t *testing.T) {
 	links := node(t)
 	run(t, "ip route add 10.244.2.0/24 via 192.0.2.254 proto 200")
 	err := links.Set(t.Context(), states()["three nodes"])
-	if err == nil || !strings.Contains(err.Error(), "10.244.2.0/24") {
-		t.Errorf("error %v, want one about 10.244.2.0/24", err)
+	if err == nil || !strings.Contains(err.Error(), "10.244.2.0/24") || links.Failed() != err.Error() {
+		t.Errorf("error %v, want one about 10.244.2.0/24; it remembers %q", err, links.Failed())
+	}
+	if before := links.Writes(); links.Set(t.Context(), states()["three nodes"]) == nil || links.Writes() != before {
+		t.Error("a refused change counts as one")
 	}
 	if out := run(t, "ip route show 10.244.2.0/24"); !strings.Contains(out, "proto 200") {
 		t.Errorf("the foreign route is now %q", out)
@@ -180,8 +183,8 @@ func TestForeignInTheWay(t *testing.T) {
 		t.Errorf("the route after it is %q", out)
 	}
 	run(t, "ip route del 10.244.2.0/24")
-	if err := links.Set(t.Context(), states()["three nodes"]); err != nil {
-		t.Error(err)
+	if err := links.Set(t.Context(), states()["three nodes"]); err != nil || links.Failed() != "" {
+		t.Error(err, links.Failed())
 	}
 }
 

@@ -48,10 +48,10 @@ func (s *space) write(what string, change func() error) error {
 		s.pending = append(s.pending, what)
 		return nil
 	}
-	s.writes.Add(1)
 	if err := change(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	s.writes.Add(1)
 	return nil
 }
 

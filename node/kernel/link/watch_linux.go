@@ -76,6 +76,7 @@ func (l *Links) repair(ctx context.Context, last *string) time.Duration {
 	}
 	before := l.Writes()
 	err := l.apply(ctx)
+	l.keep(ctx, err)
 	if n := l.Writes() - before; n > 0 {
 		l.log.Info("repaired links and routes", "changes", n)
 	}

@@ -40,9 +40,13 @@ func (h host) counts(reason string, f func()) {
 	h.Helper()
 	before := h.dropped1()
 	f()
-	after := h.dropped1()
-	if len(after) != len(ruleset.Reasons()) || after[reason] <= before[reason] {
-		h.Errorf("%s: %v before, %v after", reason, before, after)
+	var after map[string]uint64
+	h.eventually(reason+" is counted", func() bool { // the packet may be under way still
+		after = h.dropped1()
+		return after[reason] > before[reason]
+	})
+	if len(after) != len(ruleset.Reasons()) {
+		h.Errorf("counters: %v", after)
 	}
 	for other, n := range after {
 		if other != reason && n != before[other] {
