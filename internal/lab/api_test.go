@@ -181,8 +181,11 @@ func (a *apiLab) askOnce(url string) (pod string, err error) {
 	}
 	defer r.Body.Close()
 	var answer echo.Answer
-	if err := json.NewDecoder(r.Body).Decode(&answer); err != nil || r.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s, %w", url, r.Status, err)
+	if r.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %s", url, r.Status)
+	}
+	if err := json.NewDecoder(r.Body).Decode(&answer); err != nil {
+		return "", fmt.Errorf("%s: read answer: %w", url, err)
 	}
 	return answer.Pod, nil
 }
