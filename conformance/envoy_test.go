@@ -39,11 +39,6 @@ type rig struct {
 	defaultChain, defaultKey []byte
 }
 
-func freeAddress(t *testing.T) netip.AddrPort {
-	t.Helper()
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), testenv.FreePort(t))
-}
-
 func newRig(t *testing.T) *rig {
 	path := testenv.Envoy(t)
 	dir, err := os.MkdirTemp("", "hythe") // t.TempDir is too long for a socket's path
@@ -52,7 +47,7 @@ func newRig(t *testing.T) *rig {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	r := &rig{t: t, echoes: map[string]netip.AddrPort{}, settings: xds.Settings{
-		HTTP: freeAddress(t), HTTPS: freeAddress(t), Ready: freeAddress(t), HTTPSPort: 8443,
+		HTTP: testenv.FreeAddress(t), HTTPS: testenv.FreeAddress(t), Ready: testenv.FreeAddress(t), HTTPSPort: 8443,
 	}}
 	r.defaultChain, r.defaultKey = makePair(t, "default.invalid")
 	socket := filepath.Join(dir, "xds.sock")

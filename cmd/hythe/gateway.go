@@ -182,7 +182,7 @@ func (g *gatewayProcess) run(ctx context.Context) error {
 	)
 }
 
-// localAddresses are those of this node: a gateway watches no Nodes.
+// localAddresses are all of this node, also those that its Node object does not name.
 func localAddresses() []netip.Addr {
 	var out []netip.Addr
 	addresses, _ := net.InterfaceAddrs() // without them, the admin pages are guarded by their listening on loopback

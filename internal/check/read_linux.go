@@ -121,18 +121,27 @@ func prefixOf(ip, mask []byte) (netip.Prefix, bool) {
 	return netip.PrefixFrom(a.Unmap(), ones), true
 }
 
+// namesByIndex are the names of all links.
+func namesByIndex() (map[int]string, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	return names, nil
+}
+
 func (f *Facts) readRoutes() error {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
 	}
-	names := map[int]string{}
-	links, err := netlink.LinkList()
+	names, err := namesByIndex()
 	if err != nil {
 		return err
-	}
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
 	}
 	for _, r := range routes {
 		if r.Dst == nil {
@@ -153,13 +162,9 @@ func (f *Facts) readNeighbours() error {
 	if err != nil {
 		return err
 	}
-	names := map[int]string{}
-	links, err := netlink.LinkList()
+	names, err := namesByIndex()
 	if err != nil {
 		return err
-	}
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
 	}
 	for _, n := range neighbours {
 		a, ok := netip.AddrFromSlice(n.IP)

@@ -46,7 +46,7 @@ type Own struct {
 
 // OwnOf reads the addresses of nodes and VIPs from a snapshot. An address that is somebody else's is no VIP, whatever a
 // claim says: it would take a node's address from the pods that use it. The local ones are further addresses of the host that
-// asks, for those who watch no Nodes; nil for none.
+// asks, which its Node object need not name; nil for none.
 func OwnOf(s *Snapshot, ports OwnPorts, local ...netip.Addr) Own {
 	o := Own{nodes: map[netip.Addr]string{}, vips: map[netip.Addr]bool{}, ports: ports}
 	for _, a := range local {

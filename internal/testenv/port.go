@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"testing"
 )
 
@@ -26,4 +27,10 @@ func FreePort(tb testing.TB) uint16 {
 	}
 	tb.Fatal("no free port below 32768")
 	return 0
+}
+
+// FreeAddress is 127.0.0.1 with a FreePort.
+func FreeAddress(tb testing.TB) netip.AddrPort {
+	tb.Helper()
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), FreePort(tb))
 }

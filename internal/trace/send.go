@@ -21,7 +21,7 @@ import (
 const (
 	// sendWait bounds each step of a marked request.
 	sendWait = 5 * time.Second
-	// noteWait is how long Envoy may take to tell of it: it sends its log once a second.
+	// noteWait is how long Envoy may take to tell of it: it sends its log every 100 ms, and is busy at times.
 	noteWait = 4 * time.Second
 )
 

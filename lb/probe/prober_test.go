@@ -130,7 +130,7 @@ func TestAttempt(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	closed := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), testenv.FreePort(t))
+	closed := testenv.FreeAddress(t)
 	at := netip.MustParseAddrPort(server.Listener.Addr().String())
 	for name, c := range map[string]struct {
 		target lb.Target

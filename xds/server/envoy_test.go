@@ -69,11 +69,6 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-func freeAddress(t *testing.T) netip.AddrPort {
-	t.Helper()
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), testenv.FreePort(t))
-}
-
 func newRig(t *testing.T) *rig {
 	path := testenv.Envoy(t)
 	dir, err := os.MkdirTemp("", "hythe") // t.TempDir is too long for a socket's path
@@ -82,7 +77,7 @@ func newRig(t *testing.T) *rig {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	r := &rig{t: t, dir: dir, log: &logBuffer{}, settings: xds.Settings{
-		HTTP: freeAddress(t), HTTPS: freeAddress(t), Ready: freeAddress(t), HTTPSPort: 8443,
+		HTTP: testenv.FreeAddress(t), HTTPS: testenv.FreeAddress(t), Ready: testenv.FreeAddress(t), HTTPSPort: 8443,
 	}}
 	r.startServer()
 	t.Cleanup(func() { r.stopServer() })
@@ -676,7 +671,7 @@ func TestEnvoyManyHosts(t *testing.T) {
 func TestEnvoyDeadEndpoint(t *testing.T) {
 	r := newRig(t)
 	w := newWorld(t)
-	w.backend("shop/web", freeAddress(t), backend(t, "web"))
+	w.backend("shop/web", testenv.FreeAddress(t), backend(t, "web"))
 	w.host(gateway.Host{Name: "shop.test", Routes: []gateway.Route{prefix("/", "shop/web")}})
 	r.set(w.Config)
 	r.settle()

@@ -13,6 +13,7 @@ import (
 
 	"hythe.dev/hythe/internal/envoy/dump"
 	"hythe.dev/hythe/internal/envoy/envoytest"
+	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/xds"
 )
 
@@ -23,7 +24,7 @@ func TestReadEnvoy(t *testing.T) {
 	r := envoytest.New(t, nil)
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }))
 	defer backend.Close()
-	good, bad := netip.MustParseAddrPort(backend.Listener.Addr().String()), closed(t)
+	good, bad := netip.MustParseAddrPort(backend.Listener.Addr().String()), testenv.FreeAddress(t)
 	config := envoytest.Config(t, "shop.test", good, bad)
 	resources, _ := r.Set(t, config)
 	read := func(what dump.What) *dump.Config {
@@ -131,17 +132,6 @@ func endpoint(c *dump.Cluster, addr netip.AddrPort) dump.Endpoint {
 		}
 	}
 	return dump.Endpoint{}
-}
-
-// closed is an address that nobody listens on.
-func closed(t *testing.T) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return netip.MustParseAddrPort(l.Addr().String())
 }
 
 func ask(t *testing.T, addr netip.AddrPort) {

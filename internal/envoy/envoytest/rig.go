@@ -45,7 +45,7 @@ func New(t *testing.T, logs servicev3.AccessLogServiceServer) *Rig {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	r := &Rig{
-		Settings: xds.Settings{HTTP: freeAddress(t), HTTPS: freeAddress(t), Ready: freeAddress(t), HTTPSPort: 8443},
+		Settings: xds.Settings{HTTP: testenv.FreeAddress(t), HTTPS: testenv.FreeAddress(t), Ready: testenv.FreeAddress(t), HTTPSPort: 8443},
 		Admin:    filepath.Join(dir, "admin.sock"),
 	}
 	if logs != nil {
@@ -77,11 +77,6 @@ func New(t *testing.T, logs servicev3.AccessLogServiceServer) *Rig {
 	}
 	t.Cleanup(func() { _ = p.Wait() }) // the test's context, which has just ended, ends Envoy
 	return r
-}
-
-func freeAddress(t *testing.T) netip.AddrPort {
-	t.Helper()
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), testenv.FreePort(t))
 }
 
 // Set builds the resources of a Config and waits until Envoy has acknowledged, or refused, each of them.

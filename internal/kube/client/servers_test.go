@@ -14,6 +14,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
+
+	"hythe.dev/hythe/internal/testenv"
 )
 
 // TestServers asks a list of API servers of which some are dead, each in another way.
@@ -31,7 +33,7 @@ func TestServers(t *testing.T) {
 		_, _ = io.WriteString(w, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"`+r.Method+"-"+map[bool]string{true: "body"}[len(body) > 0]+`"}}`)
 	}))
 	defer alive.Close()
-	refused := freeAddress(t)
+	refused := testenv.FreeAddress(t).String()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +116,7 @@ func TestServers(t *testing.T) {
 	})
 	t.Run("all dead", func(t *testing.T) {
 		config := &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAData: roots}}
-		if err := Servers(config, []string{"https://" + refused, "https://" + freeAddress(t)}); err != nil {
+		if err := Servers(config, []string{"https://" + refused, "https://" + testenv.FreeAddress(t).String()}); err != nil {
 			t.Fatal(err)
 		}
 		c, err := Connect(config, 0)
@@ -131,15 +133,4 @@ func TestServers(t *testing.T) {
 			t.Errorf("%q was taken", text)
 		}
 	}
-}
-
-// freeAddress is one where nobody listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
