@@ -30,33 +30,17 @@ type index struct {
 func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, []model.Problem) {
 	x := &index{snapshot: s, byHost: map[string][]*request{}}
 	classes := newClasses(s, settings)
-	problems := classes.problems()
-	var requests []*request
-	for key, ing := range s.Ingresses {
-		if ing == nil || classes.foreign(className(ing)) != "" {
-			continue
-		}
-		problems = append(problems, contain(model.Ref("Ingress", key), func() []model.Problem {
-			r, more := newRequest(key, ing, classes.mayCatchAll(key.Namespace, className(ing)))
-			requests = append(requests, r)
-			return more
-		})...)
-	}
-	slices.SortFunc(requests, older)
+	requests, more := readRequests(s, &classes)
+	problems := append(classes.problems(), more...)
 	for _, r := range requests {
 		for host := range r.paths {
 			x.byHost[host] = append(x.byHost[host], r)
 		}
 	}
-	for host, asked := range x.byHost {
-		var lost []model.Problem
-		x.byHost[host], lost = settleOwner(host, asked)
-		problems = append(problems, lost...)
-	}
+	problems = append(problems, x.settleOwners()...)
 	allowed := slices.DeleteFunc(slices.Clone(requests), func(r *request) bool { return !r.mayCatchAll })
 	x.fallback = oldestDefault(allowed)
 	problems = append(problems, unusedDefaults(allowed, x.fallback)...)
-	var more []model.Problem
 	x.certificates, more = buildCertificates(settings, requests, read, x.owner)
 	x.certificates.pin(slices.Collect(maps.Keys(x.byHost)), x.owner)
 	return x, append(problems, more...)

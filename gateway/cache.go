@@ -70,14 +70,13 @@ func (c *Cache) reader(s *model.Snapshot) (read secretReader, keep func()) {
 // Build is the function Build with the Cache's memory.
 func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
 	read, keep := c.reader(s)
-	defer keep()
 	x, problems := newIndex(s, settings, read)
 	config := Config{Certificates: x.certificates.list()}
 	used := map[string]servicePort{}
 	names, more := x.hosts()
 	problems = append(problems, more...)
 	for _, name := range names {
-		host, ports, more := x.buildHost(name)
+		host, ports, more := x.containHost(name)
 		config.Hosts = append(config.Hosts, host)
 		problems = append(problems, more...)
 		for _, p := range ports {
@@ -86,10 +85,12 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 	}
 	own := model.OwnOf(s, settings.OwnPorts, settings.LocalAddresses...)
 	for _, name := range slices.Sorted(maps.Keys(used)) {
-		set, more := buildEndpoints(used[name], s.Endpoints[used[name].service], own)
+		set, more := containEndpoints(name, used[name], s.Endpoints, own)
 		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: name})
 		config.EndpointSets = append(config.EndpointSets, set)
 		problems = append(problems, more...)
 	}
-	return config, bounded(problems)
+	problems = bounded(problems)
+	keep() // not after a panic: the Snapshot was not built then
+	return config, problems
 }

@@ -52,14 +52,17 @@ type classes struct {
 	catchAll     []string
 	// defaults are the classes marked as default, the effective one first.
 	defaults []*networkingv1.IngressClass
+	faults   []model.Problem
 }
 
 func newClasses(s *model.Snapshot, settings Settings) classes {
 	c := classes{objects: s.IngressClasses, explicit: settings.Classes, withoutClass: settings.WithoutClass, catchAll: settings.CatchAllNamespaces}
-	for _, class := range s.IngressClasses {
-		if class != nil && class.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true" {
-			c.defaults = append(c.defaults, class)
-		}
+	for name, class := range s.IngressClasses {
+		c.faults = append(c.faults, model.Contain(model.ObjectRef{Kind: "IngressClass", Name: name}, "It is no default class", func() {
+			if class != nil && class.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true" {
+				c.defaults = append(c.defaults, class)
+			}
+		})...)
 	}
 	// The API server's admission takes the newest default class, then the first by name.
 	slices.SortFunc(c.defaults, func(a, b *networkingv1.IngressClass) int {
@@ -125,7 +128,7 @@ func (c *classes) mayCatchAll(namespace, class string) bool {
 
 // problems reports classes of Hythe's that are not as their owner may think.
 func (c *classes) problems() []model.Problem {
-	var out []model.Problem
+	out := c.faults
 	if len(c.defaults) > 1 {
 		names := make([]string, len(c.defaults))
 		for i, class := range c.defaults {
@@ -140,9 +143,12 @@ func (c *classes) problems() []model.Problem {
 		}
 	}
 	for name, class := range c.objects {
-		if class != nil && class.Spec.Parameters != nil && c.foreign(name) == "" {
-			out = append(out, classProblem(class, "ParametersIgnored", "spec.parameters is not read"))
-		}
+		fault := model.Contain(model.ObjectRef{Kind: "IngressClass", Name: name}, "Its Ingresses are left out", func() {
+			if class != nil && class.Spec.Parameters != nil && c.foreign(name) == "" {
+				out = append(out, classProblem(class, "ParametersIgnored", "spec.parameters is not read"))
+			}
+		})
+		out = append(out, fault...)
 	}
 	return out
 }

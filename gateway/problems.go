@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"runtime"
 	"strconv"
 	"strings"
 	"unicode"
@@ -43,21 +42,6 @@ func bounded(problems []model.Problem) []model.Problem {
 		i = end
 	}
 	return out
-}
-
-// contain runs what is about one object. A panic, which is a fault of Hythe's or of a parser that it uses, costs that
-// object alone: otherwise it would stop every change of every other, at each start anew.
-func contain(object model.ObjectRef, run func() []model.Problem) (problems []model.Problem) {
-	defer func() {
-		switch fault := recover().(type) {
-		case nil:
-		case runtime.Error:
-			problems = []model.Problem{model.Problemf(object, "Internal", "it is left out, by a fault of Hythe's, please report it: %v", fault)}
-		default: // may hold anything, also of a Secret
-			problems = []model.Problem{model.Problemf(object, "Internal", "it is left out, by a fault of Hythe's, please report it: %T", fault)}
-		}
-	}()
-	return run()
 }
 
 // printable replaces control characters, which names in files may have.

@@ -46,7 +46,10 @@ func buildCertificates(
 	problems := c.readDefault()
 	for _, r := range requests {
 		for i := range r.tls {
-			problems = append(problems, contain(model.Ref("Ingress", r.key), func() []model.Problem { return c.add(r, &r.tls[i]) })...)
+			fault := model.Contain(model.Ref("Ingress", r.key), "A TLS entry of it is left out", func() {
+				problems = append(problems, c.add(r, &r.tls[i])...)
+			})
+			problems = append(problems, fault...)
 		}
 	}
 	return c, problems

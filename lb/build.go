@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -26,6 +27,7 @@ func Build(s *model.Snapshot, settings Settings) (State, []model.Problem) {
 		return cmp.Or(cmp.Compare(y.priority, x.priority), cmp.Compare(x.name, y.name))
 	})
 	b.reserveNodes()
+	b.given = given(s.Claims)
 	wants := b.readServices()
 	b.keep(wants)
 	for _, p := range b.pools {
@@ -35,7 +37,7 @@ func Build(s *model.Snapshot, settings Settings) (State, []model.Problem) {
 	for _, particular := range []bool{true, false} {
 		for _, w := range wants {
 			if (len(w.addresses) > 0) == particular {
-				b.allocate(w)
+				b.containClaims(w, func() { b.allocate(w) })
 			}
 		}
 	}
@@ -45,17 +47,6 @@ func Build(s *model.Snapshot, settings Settings) (State, []model.Problem) {
 	return state, model.SortProblems(b.problems)
 }
 
-// Ours reports whether a Service is a LoadBalancer Service of Hythe's.
-func Ours(svc *corev1.Service, settings Settings) bool {
-	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil {
-		return false
-	}
-	if svc.Spec.LoadBalancerClass == nil {
-		return settings.WithoutClass
-	}
-	return *svc.Spec.LoadBalancerClass == v1alpha1.LoadBalancerClass
-}
-
 type builder struct {
 	snapshot *model.Snapshot
 	settings Settings
@@ -63,7 +54,9 @@ type builder struct {
 	used     map[netip.Addr]model.ObjectRef
 	claims   map[model.Key][]*v1alpha1.AddressClaim // by Service: those that are kept or made
 	released map[model.Key]bool                     // Services that a claim names and that want it no more
+	given    map[model.Key]map[netip.Addr]bool      // what claims of the snapshot give to each Service
 	foreign  map[netip.Addr]string                  // why a claimed address cannot be announced, see model.ForeignAddresses
+	stuck    []*v1alpha1.AddressClaim               // claims that cannot be read, by a fault of Hythe's: they stay
 	problems []model.Problem
 }
 
@@ -75,6 +68,7 @@ type want struct {
 	addresses map[bool]netip.Addr // requested, by Is6
 	pool      string              // requested
 	bad       bool                // the request cannot be read: keep what is there, give nothing new
+	frozen    bool                // its status stays as it is, too
 }
 
 // A family is asked for; an optional one is given when a pool has it.
@@ -113,20 +107,27 @@ func (b *builder) poolOf(a netip.Addr) *pool {
 func (b *builder) readServices() []*want {
 	var wants []*want
 	for key, svc := range b.snapshot.Services {
-		if !Ours(svc, b.settings) {
-			continue
+		if w := b.containWant(key, func() *want { return b.readService(key, svc) }); w != nil {
+			wants = append(wants, w)
 		}
-		w := &want{key: key, created: svc.CreationTimestamp.Time, families: families(svc), pool: svc.Annotations[v1alpha1.PoolAnnotation]}
-		if err := w.readAddresses(svc); err != "" {
-			w.bad = true
-			b.problem(key, ReasonInvalidRequest, "No address is given: %s", err)
-		}
-		wants = append(wants, w)
 	}
 	slices.SortFunc(wants, func(x, y *want) int {
 		return cmp.Or(model.CompareAge(x.created, y.created), model.CompareKeys(x.key, y.key))
 	})
 	return wants
+}
+
+// readService reads the request of one Service; nil for one that is not Hythe's.
+func (b *builder) readService(key model.Key, svc *corev1.Service) *want {
+	if !b.mine(key, svc) {
+		return nil
+	}
+	w := &want{key: key, created: svc.CreationTimestamp.Time, families: families(svc), pool: svc.Annotations[v1alpha1.PoolAnnotation]}
+	if err := w.readAddresses(svc); err != "" {
+		w.bad = true
+		b.problem(key, ReasonInvalidRequest, "No address is given: %s", err)
+	}
+	return w
 }
 
 // families follows spec.ipFamilies and spec.ipFamilyPolicy; a Service without them is given IPv4.
@@ -190,22 +191,24 @@ func (b *builder) keep(wants []*want) {
 	b.released = map[model.Key]bool{}
 	for _, name := range slices.Sorted(maps.Keys(b.snapshot.Claims)) {
 		c := b.snapshot.Claims[name]
-		a, err := parseAddr(c.Spec.Address)
-		if err != nil || v1alpha1.ClaimName(a) != name {
-			b.problems = append(b.problems, model.Problemf(model.ObjectRef{Kind: "AddressClaim", Name: name}, ReasonInvalidClaim,
-				"The claim is removed: its name is not that of its address %q.", c.Spec.Address))
-			continue
+		if !b.contain(model.ObjectRef{Kind: "AddressClaim", Name: name}, "The claim stays as it is", func() { b.keepClaim(name, c, byKey) }) {
+			b.keepStuck(c, byKey)
 		}
-		b.keepClaim(c, a, byKey)
 	}
 	b.foreign = model.ForeignAddresses(b.snapshot, slices.SortedFunc(maps.Keys(b.used), netip.Addr.Compare))
 	for _, w := range wants {
-		b.keepOnePerFamily(w)
+		b.containClaims(w, func() { b.keepOnePerFamily(w) })
 	}
 }
 
 // keepClaim keeps a claim for those of its Services that still want an address of its family.
-func (b *builder) keepClaim(c *v1alpha1.AddressClaim, a netip.Addr, wants map[model.Key]*want) {
+func (b *builder) keepClaim(name string, c *v1alpha1.AddressClaim, wants map[model.Key]*want) {
+	a, err := parseAddr(c.Spec.Address)
+	if err != nil || v1alpha1.ClaimName(a) != name {
+		b.problems = append(b.problems, model.Problemf(model.ObjectRef{Kind: "AddressClaim", Name: name}, ReasonInvalidClaim,
+			"The claim is removed: its name is not that of its address %q.", c.Spec.Address))
+		return
+	}
 	var users []v1alpha1.ServiceRef
 	for _, ref := range c.Spec.Services {
 		key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
@@ -373,9 +376,10 @@ func (b *builder) allClaims() []*v1alpha1.AddressClaim {
 			byName[c.Name] = c
 		}
 	}
-	return slices.SortedFunc(maps.Values(byName), func(x, y *v1alpha1.AddressClaim) int {
+	out := slices.SortedFunc(maps.Values(byName), func(x, y *v1alpha1.AddressClaim) int {
 		return claimAddr(x).Compare(claimAddr(y))
 	})
+	return append(out, b.stuck...)
 }
 
 // addresses lists the addresses of a Service that clients can reach, its first family first.
@@ -395,19 +399,10 @@ func (b *builder) addresses(key model.Key) []netip.Addr {
 
 func (b *builder) serviceStatus(wants []*want) []ServiceStatus {
 	var out []ServiceStatus
-	mode := corev1.LoadBalancerIPModeVIP
 	for _, w := range wants {
-		st := ServiceStatus{Service: w.key}
-		for _, a := range b.addresses(w.key) {
-			st.Ingress = append(st.Ingress, corev1.LoadBalancerIngress{IP: a.String(), IPMode: &mode})
-		}
-		out = append(out, st)
+		out = append(out, b.statusOf(w))
 	}
-	for key := range b.released {
-		if b.snapshot.Services[key] != nil {
-			out = append(out, ServiceStatus{Service: key})
-		}
-	}
+	out = append(out, b.leaving()...)
 	slices.SortFunc(out, func(x, y ServiceStatus) int { return model.CompareKeys(x.Service, y.Service) })
 	return out
 }
@@ -438,7 +433,9 @@ func (b *builder) ingressStatus() []IngressStatus {
 	}
 	var out []IngressStatus
 	for _, key := range model.SortedKeys(acknowledged) {
-		out = append(out, IngressStatus{Ingress: key, Addresses: entries})
+		if !b.statusOfAnother(key) {
+			out = append(out, IngressStatus{Ingress: key, Addresses: entries})
+		}
 	}
 	return out
 }
@@ -446,9 +443,11 @@ func (b *builder) ingressStatus() []IngressStatus {
 func (b *builder) poolStatus(claims []*v1alpha1.AddressClaim) []PoolStatus {
 	claimed := map[*pool]int64{}
 	for _, c := range claims {
-		if p := b.poolOf(claimAddr(c)); p != nil {
-			claimed[p]++
-		}
+		_ = contain.Do(func() { // told of already
+			if p := b.poolOf(claimAddr(c)); p != nil {
+				claimed[p]++
+			}
+		})
 	}
 	var out []PoolStatus
 	for _, p := range b.pools {

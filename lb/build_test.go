@@ -24,6 +24,8 @@ func TestBuild(t *testing.T) {
 	golden.Archives(t, "testdata/build/*.txtar", func(t *testing.T, archive *golden.Archive) {
 		settings := Settings{
 			WithoutClass:   bytes.Contains(archive.Comment, []byte("without class")),
+			Release:        bytes.Contains(archive.Comment, []byte(`"release"`)),
+			Shared:         bytes.Contains(archive.Comment, []byte("shared")),
 			GatewayService: model.Key{Namespace: "hythe", Name: "gateway"},
 		}
 		var claims []*v1alpha1.AddressClaim

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -219,32 +220,43 @@ func readPools(s *model.Snapshot) ([]*pool, []model.Problem) {
 	var pools []*pool
 	var problems []model.Problem
 	for _, o := range objects {
-		p := &pool{name: o.Name, auto: o.Spec.AutoAssign == nil || *o.Spec.AutoAssign, priority: o.Spec.Priority}
 		ref := model.ObjectRef{Kind: "AddressPool", Name: o.Name}
-		for _, entry := range o.Spec.Addresses {
-			r, err := ParseRange(entry)
-			if err != nil {
-				problems = append(problems, model.Problemf(ref, ReasonInvalidAddresses,
-					"The entry is not used: %v.", err))
-				continue
-			}
-			if owner, ok := taken.overlapping(r); ok {
-				problems = append(problems, model.Problemf(ref, ReasonOverlappingAddresses,
-					"The entry %s is not used: it overlaps %s. Give each address to one pool only.", r, owner))
-				continue
-			}
-			if a, ok := firstIn(r, services); ok {
-				problems = append(problems, model.Problemf(ref, ReasonOverlappingAddresses,
-					"The entry %s is not used: it holds the ClusterIP %s of a Service. Choose addresses outside of the cluster's Service range.", r, a))
-				continue
-			}
-			taken.add(r, fmt.Sprintf("%s of AddressPool %s", r, o.Name))
-			p.ranges = append(p.ranges, r)
-		}
-		slices.SortFunc(p.ranges, func(a, b Range) int { return a.First.Compare(b.First) })
-		pools = append(pools, p)
+		fault := model.Contain(ref, "It gives no addresses; those that it gave stay", func() {
+			p, more := readPool(o, taken, services)
+			pools, problems = append(pools, p), append(problems, more...)
+		})
+		problems = append(problems, fault...)
 	}
 	return pools, problems
+}
+
+// readPool reads one pool, and adds its entries to taken.
+func readPool(o *v1alpha1.AddressPool, taken *namedRanges, services []netip.Addr) (*pool, []model.Problem) {
+	var problems []model.Problem
+	p := &pool{name: o.Name, auto: o.Spec.AutoAssign == nil || *o.Spec.AutoAssign, priority: o.Spec.Priority}
+	ref := model.ObjectRef{Kind: "AddressPool", Name: o.Name}
+	for _, entry := range o.Spec.Addresses {
+		r, err := ParseRange(entry)
+		if err != nil {
+			problems = append(problems, model.Problemf(ref, ReasonInvalidAddresses,
+				"The entry is not used: %v.", err))
+			continue
+		}
+		if owner, ok := taken.overlapping(r); ok {
+			problems = append(problems, model.Problemf(ref, ReasonOverlappingAddresses,
+				"The entry %s is not used: it overlaps %s. Give each address to one pool only.", r, owner))
+			continue
+		}
+		if a, ok := firstIn(r, services); ok {
+			problems = append(problems, model.Problemf(ref, ReasonOverlappingAddresses,
+				"The entry %s is not used: it holds the ClusterIP %s of a Service. Choose addresses outside of the cluster's Service range.", r, a))
+			continue
+		}
+		taken.add(r, fmt.Sprintf("%s of AddressPool %s", r, o.Name))
+		p.ranges = append(p.ranges, r)
+	}
+	slices.SortFunc(p.ranges, func(a, b Range) int { return a.First.Compare(b.First) })
+	return p, problems
 }
 
 // A namedRanges is a list of ranges sorted by first address, disjoint but for the pod ranges.
@@ -258,12 +270,14 @@ type namedRange struct {
 func podRanges(s *model.Snapshot) *namedRanges {
 	t := &namedRanges{}
 	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
-		for _, p := range s.Nodes[name].PodCIDRs {
-			r := prefixRange(p)
-			if _, ok := t.overlapping(r); !ok {
-				t.add(r, "the pod range of node "+name)
+		_ = contain.Do(func() { // the overlay tells of it
+			for _, p := range s.Nodes[name].PodCIDRs {
+				r := prefixRange(p)
+				if _, ok := t.overlapping(r); !ok {
+					t.add(r, "the pod range of node "+name)
+				}
 			}
-		}
+		})
 	}
 	return t
 }

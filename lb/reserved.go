@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -11,7 +12,7 @@ import (
 func clusterIPs(s *model.Snapshot) []netip.Addr {
 	var out []netip.Addr
 	for _, svc := range s.Services {
-		out = append(out, model.ClusterIPs(svc)...)
+		_ = contain.Do(func() { out = append(out, model.ClusterIPs(svc)...) }) // who builds the Service tells of it
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out

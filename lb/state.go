@@ -15,6 +15,11 @@ const AnnounceARP = "arp"
 type Settings struct {
 	// WithoutClass makes LoadBalancer Services that name no spec.loadBalancerClass Hythe's.
 	WithoutClass bool
+	// Shared says that others may write the status of Services too, as with an API server. Of the Services without a
+	// class those whose status names somebody else's address are left alone.
+	Shared bool
+	// Release gives everything back: no Service is served, and none carries the finalizer.
+	Release bool
 	// GatewayService names the Service of the gateways. Its addresses are written to the status of Ingresses.
 	GatewayService model.Key
 }
@@ -32,10 +37,12 @@ type State struct {
 	Pools []PoolStatus
 }
 
-// A ServiceStatus is status.loadBalancer.ingress of one Service; no entries clear it.
+// A ServiceStatus is status.loadBalancer.ingress of one Service; no entries clear it. Finalizer says whether the Service
+// carries v1alpha1.CleanupFinalizer.
 type ServiceStatus struct {
-	Service model.Key
-	Ingress []corev1.LoadBalancerIngress
+	Service   model.Key
+	Ingress   []corev1.LoadBalancerIngress
+	Finalizer bool
 }
 
 // An IngressStatus is status.loadBalancer.ingress of one Ingress.
@@ -63,5 +70,6 @@ const (
 	ReasonAddressInUse         = "AddressInUse"         // a requested address belongs to somebody else
 	ReasonOutOfPool            = "OutOfPool"            // a claimed address is no longer in a pool; it is kept
 	ReasonNotAnnounced         = "NotAnnounced"         // nothing announces addresses of this family yet
+	ReasonServedByAnother      = "ServedByAnother"      // another controller writes the status of a Service without class
 	ReasonInvalidProbe         = "InvalidProbe"         // v1alpha1.ProbeAnnotation cannot be read
 )

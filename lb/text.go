@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -24,7 +25,13 @@ func (s State) String() string {
 	for _, st := range s.Services {
 		fmt.Fprintf(&b, "service %s:", st.Service)
 		for _, i := range st.Ingress {
-			fmt.Fprintf(&b, " %s (%s)", i.IP, *i.IPMode)
+			fmt.Fprintf(&b, " %s", cmp.Or(i.IP, i.Hostname))
+			if i.IPMode != nil {
+				fmt.Fprintf(&b, " (%s)", *i.IPMode)
+			}
+		}
+		if st.Finalizer {
+			b.WriteString(" finalizer")
 		}
 		b.WriteByte('\n')
 	}

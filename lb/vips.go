@@ -20,8 +20,9 @@ type VIP struct {
 	// Local says that only nodes with a working backend may own it: a Service of it has
 	// externalTrafficPolicy Local.
 	Local bool
-	// Draining says that all backends on this node are terminating, or that the node is labelled as one that
-	// balances no load (node.kubernetes.io/exclude-from-external-load-balancers).
+	// Draining says that all backends on this node are terminating, or that the node should own no VIP: it is labelled so
+	// (node.kubernetes.io/exclude-from-external-load-balancers), or about to be deleted. One that is cordoned, or not
+	// ready, may: what its kubelet says is no word about its network (KEP-3458).
 	Draining bool
 	// Probes says how to see that the backends on this node work, one entry for each pod. Without an entry there
 	// is no backend.
@@ -50,34 +51,47 @@ func VIPs(s *model.Snapshot, self string) ([]VIP, []model.Problem) {
 	excluded := false
 	if n := s.Nodes[self]; n != nil {
 		_, excluded = n.Labels[corev1.LabelNodeExcludeBalancers]
+		excluded = excluded || n.Leaving
 	}
-	for _, c := range s.Claims {
-		a, err := parseAddr(c.Spec.Address)
-		if err != nil || !a.Is4() || v1alpha1.ClaimName(a) != c.Name || !slices.Contains(c.Spec.Announce, AnnounceARP) {
-			continue // the controller says what is wrong with it
-		}
-		v := VIP{Addr: a, Draining: true}
-		for _, ref := range c.Spec.Services {
-			key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
-			svc := s.Services[key]
-			if svc == nil {
-				continue
+	for name, c := range s.Claims {
+		fault := model.Contain(model.ObjectRef{Kind: "AddressClaim", Name: name}, "Its address is not announced by this node", func() {
+			v, more := vipOf(s, c, self, own)
+			problems = append(problems, more...)
+			if len(v.Services) > 0 {
+				v.Draining = v.Draining || excluded
+				out = append(out, v)
 			}
-			v.Services = append(v.Services, key)
-			if svc.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
-				continue
-			}
-			v.Local = true
-			problems = append(problems, v.addProbes(svc, key, s.Endpoints[key], self, own)...)
-		}
-		v.Draining = v.Draining && len(v.Probes) > 0 || excluded
-		if len(v.Services) > 0 {
-			out = append(out, v)
-		}
+		})
+		problems = append(problems, fault...)
 	}
 	slices.SortFunc(out, func(a, b VIP) int { return a.Addr.Compare(b.Addr) })
 	out, refused := withoutOwned(s, out)
 	return out, model.SortProblems(append(problems, refused...))
+}
+
+// vipOf makes the VIP of a claim; one without Services if it is none.
+func vipOf(s *model.Snapshot, c *v1alpha1.AddressClaim, self string, own model.Own) (VIP, []model.Problem) {
+	a, err := parseAddr(c.Spec.Address)
+	if err != nil || !a.Is4() || v1alpha1.ClaimName(a) != c.Name || !slices.Contains(c.Spec.Announce, AnnounceARP) {
+		return VIP{}, nil // the controller says what is wrong with it
+	}
+	var problems []model.Problem
+	v := VIP{Addr: a, Draining: true}
+	for _, ref := range c.Spec.Services {
+		key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
+		svc := s.Services[key]
+		if svc == nil {
+			continue
+		}
+		v.Services = append(v.Services, key)
+		if svc.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+			continue
+		}
+		v.Local = true
+		problems = append(problems, v.addProbes(svc, key, s.Endpoints[key], self, own)...)
+	}
+	v.Draining = v.Draining && len(v.Probes) > 0
+	return v, problems
 }
 
 // withoutOwned leaves out the VIPs whose addresses are somebody else's.

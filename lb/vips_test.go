@@ -32,24 +32,27 @@ func TestVIPs(t *testing.T) {
 		probe   string
 		ports   []model.PortEndpoints
 		labels  map[string]string
+		node    model.Node
 		edit    func(*v1alpha1.AddressClaim)
 		want    string
 		problem bool
 	}{
-		"cluster":          {policy: corev1.ServiceExternalTrafficPolicyCluster, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=false draining=false"},
-		"local":            {policy: local, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"), ready("10.0.0.2:80", "n2")), tcp("https", ready("10.0.0.1:443", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:80 10.0.0.1:443]"},
-		"elsewhere":        {policy: local, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.2:80", "n2"))}, want: "203.0.113.1 local=true draining=false"},
-		"http":             {policy: local, probe: "http:8081/ready?x=1", ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1")), tcp("https", ready("10.0.0.1:443", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:8081/ready?x=1]"},
-		"bad probe":        {policy: local, probe: "http:99999/ready", ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:80]", problem: true},
-		"terminating":      {policy: local, ports: []model.PortEndpoints{tcp("http", leaving("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=true draining=true 10.0.0.1[10.0.0.1:80]"},
-		"one terminating":  {policy: local, ports: []model.PortEndpoints{tcp("http", leaving("10.0.0.1:80", "n1"), ready("10.0.0.3:80", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.3[10.0.0.3:80]"},
-		"udp only":         {policy: local, ports: []model.PortEndpoints{udp}, want: "203.0.113.1 local=true draining=false 10.0.0.1[]"},
-		"excluded node":    {labels: map[string]string{corev1.LabelNodeExcludeBalancers: ""}, want: "203.0.113.1 local=false draining=true"},
-		"not by arp":       {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Announce = []string{"bgp"} }},
-		"no such service":  {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Services[0].Name = "gone" }},
-		"false name":       {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Address = "203.0.113.2" }},
-		"no address":       {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Address = "" }},
-		"tenant externals": {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Services = nil }},
+		"cluster":            {policy: corev1.ServiceExternalTrafficPolicyCluster, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=false draining=false"},
+		"local":              {policy: local, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"), ready("10.0.0.2:80", "n2")), tcp("https", ready("10.0.0.1:443", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:80 10.0.0.1:443]"},
+		"elsewhere":          {policy: local, ports: []model.PortEndpoints{tcp("http", ready("10.0.0.2:80", "n2"))}, want: "203.0.113.1 local=true draining=false"},
+		"http":               {policy: local, probe: "http:8081/ready?x=1", ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1")), tcp("https", ready("10.0.0.1:443", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:8081/ready?x=1]"},
+		"bad probe":          {policy: local, probe: "http:99999/ready", ports: []model.PortEndpoints{tcp("http", ready("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.1[10.0.0.1:80]", problem: true},
+		"terminating":        {policy: local, ports: []model.PortEndpoints{tcp("http", leaving("10.0.0.1:80", "n1"))}, want: "203.0.113.1 local=true draining=true 10.0.0.1[10.0.0.1:80]"},
+		"one terminating":    {policy: local, ports: []model.PortEndpoints{tcp("http", leaving("10.0.0.1:80", "n1"), ready("10.0.0.3:80", "n1"))}, want: "203.0.113.1 local=true draining=false 10.0.0.3[10.0.0.3:80]"},
+		"udp only":           {policy: local, ports: []model.PortEndpoints{udp}, want: "203.0.113.1 local=true draining=false 10.0.0.1[]"},
+		"excluded node":      {labels: map[string]string{corev1.LabelNodeExcludeBalancers: ""}, want: "203.0.113.1 local=false draining=true"},
+		"node to be deleted": {node: model.Node{Leaving: true}, want: "203.0.113.1 local=false draining=true"},
+		"cordoned node":      {node: model.Node{Unschedulable: true}, want: "203.0.113.1 local=false draining=false"},
+		"not by arp":         {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Announce = []string{"bgp"} }},
+		"no such service":    {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Services[0].Name = "gone" }},
+		"false name":         {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Address = "203.0.113.2" }},
+		"no address":         {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Address = "" }},
+		"tenant externals":   {edit: func(c *v1alpha1.AddressClaim) { c.Spec.Services = nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			key := model.Key{Namespace: "default", Name: "web"}
@@ -64,11 +67,12 @@ func TestVIPs(t *testing.T) {
 			if c.edit != nil {
 				c.edit(claim)
 			}
+			c.node.Name, c.node.Labels = "n1", c.labels
 			got, problems := VIPs(&model.Snapshot{
 				Services:  map[model.Key]*corev1.Service{key: svc},
 				Endpoints: map[model.Key]*model.ServiceEndpoints{key: {Ports: c.ports}},
 				Claims:    map[string]*v1alpha1.AddressClaim{claim.Name: claim},
-				Nodes:     map[string]*model.Node{"n1": {Name: "n1", Labels: c.labels}},
+				Nodes:     map[string]*model.Node{"n1": &c.node},
 			}, "n1")
 			var lines []string
 			for _, v := range got {

@@ -10,21 +10,19 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/model"
 )
 
 // Build derives the Envoy resources of a Config. What Envoy would refuse is left out, as small as possible, and
 // is a Problem. Build is pure: the same arguments give the same bytes.
 func Build(config gateway.Config, settings Settings) (Resources, []model.Problem) {
-	b := &builder{
-		settings: settings.withDefaults(),
-		chains:   newChainTable(config.Certificates),
-		origins:  origins(config),
-	}
+	b := &builder{settings: settings.withDefaults(), origins: origins(config)}
+	certificates := b.addSecrets(config.Certificates)
 	endpoints := map[string]bool{}
 	for _, s := range config.EndpointSets {
 		endpoints[s.Name] = true
-		b.add(&Resource{Kind: Endpoints, Name: s.Name, Objects: b.origins[s.Name]}, loadAssignment(s))
+		b.addEndpoints(s)
 	}
 	for _, c := range config.Backends {
 		if !endpoints[c.Endpoints] {
@@ -33,14 +31,12 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 				loadAssignment(gateway.EndpointSet{Name: c.Endpoints}))
 			endpoints[c.Endpoints] = true
 		}
-		b.add(&Resource{Kind: Cluster, Name: c.Name, Needs: []string{c.Endpoints}, Objects: b.origins[c.Name]},
-			b.cluster(c))
+		cluster := &Resource{Kind: Cluster, Name: c.Name, Needs: []string{c.Endpoints}, Objects: b.origins[c.Name]}
+		b.contain(cluster, "requests are answered 503", func() { b.add(cluster, b.cluster(c)) })
 	}
-	for _, c := range config.Certificates {
-		b.add(&Resource{Kind: Secret, Name: c.Name, Objects: certificateObjects(c.Name)}, secret(c))
-	}
+	// No listener is left out: after a panic in one of these Build has no answer.
 	b.add(&Resource{Kind: Listener, Name: httpListener}, b.plainListener())
-	b.add(&Resource{Kind: Listener, Name: httpsListener, Needs: secretNames(config.Certificates)}, b.tlsListener(config.Certificates))
+	b.add(&Resource{Kind: Listener, Name: httpsListener, Needs: secretNames(certificates)}, b.tlsListener(certificates))
 	b.add(&Resource{Kind: Listener, Name: readyListener, Last: true}, b.readinessListener())
 	b.add(&Resource{Kind: RouteTable, Name: routeTable}, routeConfiguration())
 	b.addHosts(config.Hosts)
@@ -101,11 +97,13 @@ func pack(body message) (*anypb.Any, error) {
 func origins(config gateway.Config) map[string][]model.ObjectRef {
 	byBackend := map[string][]model.ObjectRef{}
 	for _, h := range config.Hosts {
-		for _, r := range h.Routes {
-			if r.Backend != "" {
-				byBackend[r.Backend] = appendNew(byBackend[r.Backend], model.Ref("Ingress", r.Origin))
+		_ = contain.Do(func() { // addHost tells of it
+			for _, r := range h.Routes {
+				if r.Backend != "" {
+					byBackend[r.Backend] = appendNew(byBackend[r.Backend], model.Ref("Ingress", r.Origin))
+				}
 			}
-		}
+		})
 	}
 	for _, c := range config.Backends {
 		if c.Endpoints == c.Name {

@@ -58,34 +58,52 @@ func (b *builder) addHosts(hosts []gateway.Host) {
 			catchAll = h
 		}
 	}
-	rest := slices.Concat(b.misdirectedRest(catchAll, hosts), b.hostRoutes(catchAll))
-	b.addHost(catchAll, rest, backends(catchAll))
+	rest := b.addHost(catchAll, func() ([]*routev3.Route, []string) {
+		return slices.Concat(b.misdirectedRest(catchAll, hosts), b.hostRoutes(catchAll)), backends(catchAll)
+	})
 	for _, h := range hosts {
 		if h.Name == gateway.CatchAll {
 			continue
 		}
-		own := slices.Concat(b.misdirected(h.Name), b.hostRoutes(h))
-		needs := backends(h)
-		if strings.HasPrefix(h.Name, "*.") {
-			own = slices.Concat(deeper(h.Name, rest), own)
-			needs = slices.Concat(needs, backends(catchAll))
-		}
-		b.addHost(h, own, needs)
+		b.addHost(h, func() ([]*routev3.Route, []string) {
+			own := slices.Concat(b.misdirected(h.Name), b.hostRoutes(h))
+			needs := backends(h)
+			if strings.HasPrefix(h.Name, "*.") {
+				own = slices.Concat(deeper(h.Name, rest), own)
+				needs = slices.Concat(needs, backends(catchAll))
+			}
+			return own, needs
+		})
 	}
 }
 
-func (b *builder) addHost(h gateway.Host, routes []*routev3.Route, needs []string) {
-	slices.Sort(needs)
-	resource := &Resource{Kind: VirtualHost, Name: HostResource(h.Name), Needs: slices.Compact(needs)}
+// addHost adds a virtual host with the routes that build returns, and the clusters that they need, and returns the routes. A
+// host whose routes cannot be made answers 503: a wider one must not answer in its place.
+func (b *builder) addHost(h gateway.Host, build func() ([]*routev3.Route, []string)) (routes []*routev3.Route) {
+	resource := &Resource{Kind: VirtualHost, Name: HostResource(h.Name)}
 	for _, i := range h.Ingresses {
 		resource.Objects = append(resource.Objects, model.Ref("Ingress", i))
 	}
-	b.add(resource, &routev3.VirtualHost{
-		Name:        resource.Name, // VHDS: a name that differs from the resource's cannot be removed again
-		Domains:     []string{h.Name},
-		Routes:      routes,
-		RetryPolicy: b.retryPolicy(),
+	add := func(needs []string) {
+		slices.Sort(needs)
+		resource.Needs = slices.Compact(needs)
+		b.add(resource, &routev3.VirtualHost{
+			Name:        resource.Name, // VHDS: a name that differs from the resource's cannot be removed again
+			Domains:     []string{h.Name},
+			Routes:      routes,
+			RetryPolicy: b.retryPolicy(),
+		})
+	}
+	good := b.contain(resource, "it answers 503", func() {
+		var needs []string
+		routes, needs = build()
+		add(needs)
 	})
+	if !good {
+		routes = []*routev3.Route{{Match: routeMatch(gateway.Route{Match: gateway.Prefix, Path: "/"}), Action: direct(503)}}
+		add(nil)
+	}
+	return routes
 }
 
 func backends(h gateway.Host) []string {

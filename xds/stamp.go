@@ -33,14 +33,18 @@ type chainTable struct {
 func newChainTable(certificates []gateway.Certificate) chainTable {
 	t := chainTable{byName: map[string]string{}, below: map[string][]netip.Addr{}}
 	for _, c := range certificates {
-		for _, name := range c.ServerNames {
-			t.byName[name] = c.Name
-			if label, parent, found := strings.Cut(name, "."); found && label != "*" {
-				t.below["*."+parent] = append(t.below["*."+parent], stamp(c.Name))
-			}
-		}
+		t.add(c)
 	}
 	return t
+}
+
+func (t chainTable) add(c gateway.Certificate) {
+	for _, name := range c.ServerNames {
+		t.byName[name] = c.Name
+		if label, parent, found := strings.Cut(name, "."); found && label != "*" {
+			t.below["*."+parent] = append(t.below["*."+parent], stamp(c.Name))
+		}
+	}
 }
 
 // certificate returns the certificate for a server name: its own, that of the longest wildcard, or the default.

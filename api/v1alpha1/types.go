@@ -26,6 +26,9 @@ const (
 	CatchAllAnnotation = Group + "/catch-all-namespaces"
 	// LoadBalancerClass is the value of Service.spec.loadBalancerClass that makes a Service Hythe's.
 	LoadBalancerClass = Group + "/lb"
+	// CleanupFinalizer is carried by a Service while a load balancer has something for it (KEP-980). All implementations
+	// share its name, so it is Hythe's only on Services that are Hythe's.
+	CleanupFinalizer = "service.kubernetes.io/load-balancer-cleanup"
 	// AddressesAnnotation on a Service asks for particular addresses, comma separated, at most one per family.
 	AddressesAnnotation = Group + "/addresses"
 	// PoolAnnotation on a Service asks for an address from the pool of this name.
@@ -109,6 +112,8 @@ type Report struct {
 	Node string `json:"node"`
 	// Ready says whether the full configuration was acknowledged by Envoy, or is in the kernel.
 	Ready bool `json:"ready"`
+	// Network says that Hythe is the network of this node's pods, and that it is in place; only from nodes.
+	Network bool `json:"network,omitempty"`
 	// Ingresses lists, as namespace/name, what Envoy acknowledged; only from gateways.
 	Ingresses []string `json:"ingresses,omitempty"`
 	// Addresses lists the VIPs that this node owns; only from nodes.

@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
@@ -12,5 +13,9 @@ import (
 
 func main() {
 	plugin := cni.Plugin{Stdout: os.Stdout, Stderr: os.Stderr, Now: cni.Now}
-	skel.PluginMainFuncs(plugin.Funcs(), version.All, "CNI plugin hythe-cni")
+	functions := plugin.Funcs()
+	if filepath.Base(os.Args[0]) == cni.LoopbackName {
+		functions = plugin.LoopbackFuncs()
+	}
+	skel.PluginMainFuncs(functions, version.All, "CNI plugin hythe-cni")
 }

@@ -84,6 +84,9 @@ func (o *bundleOptions) run(ctx context.Context, stdout, stderr io.Writer, now t
 
 // usedLab is the lab whose processes are asked, if it is one.
 func (o *bundleOptions) usedLab() (lab.Lab, bool) {
+	if o.asksCluster() {
+		return lab.Lab{}, false
+	}
 	name, dir := o.lab.name, o.lab.dir
 	if !o.chosen() {
 		name, dir = o.getenv("HYTHE_LAB"), ""

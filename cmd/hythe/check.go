@@ -23,7 +23,7 @@ const checkLong = `Check looks at what Hythe needs of a machine, and at what is 
 overlap, other pod networks, Service proxies and load balancers, twin MAC addresses, firewalls, clock, conntrack, limits and
 disks. Each finding says what was seen and what would help. Nothing is changed.
 
-Without --lab and --admin it looks at this machine, also before anything of Hythe runs here. With them it asks the agents of
+Without --lab, --kubeconfig and --admin it looks at this machine, also before anything of Hythe runs here. With them it asks the agents of
 the nodes, who know the cluster's ranges too, and send packets of full length to each other: on their own network and
 through the overlay.
 
@@ -49,6 +49,7 @@ func newCheckCommand() *cobra.Command {
 		Long:  checkLong,
 		Example: `  hythe check --peers 192.168.50.12,192.168.50.13 --pod-cidr 10.244.0.0/16 --service-cidr 10.96.0.0/12
   hythe check --lab ""
+  hythe check --kubeconfig ~/.kube/config
   hythe check --admin 127.0.0.1:9903 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,7 +65,7 @@ func newCheckCommand() *cobra.Command {
 	f.StringSliceVar(&o.services, "service-cidr", nil, "range of Services")
 	f.StringSliceVar(&o.pools, "pool", nil, "addresses for load balancers, as in an AddressPool")
 	f.StringVar(&o.addresses, "address", "", "this node's address (default: that of the interface with the default route)")
-	f.StringVar(&o.node, "node", "", "with --lab or --admin: ask this node only")
+	f.StringVar(&o.node, "node", "", "with --lab, --kubeconfig or --admin: ask this node only")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json")
 	f.BoolVar(&o.bad, "problems", false, "leave out what is as it should be")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]cobra.Completion{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
@@ -82,7 +83,7 @@ func (o *checkOptions) run(ctx context.Context, stdout, stderr io.Writer) error 
 		return fmt.Errorf("unknown output %q: use text or json", o.output)
 	}
 	var results []checked
-	if o.chosen() || len(o.admin) > 0 {
+	if o.chosen() || o.inCluster() || len(o.admin) > 0 {
 		cluster, err := o.open(ctx)
 		if err != nil {
 			return err
@@ -90,7 +91,7 @@ func (o *checkOptions) run(ctx context.Context, stdout, stderr io.Writer) error 
 		warnSilent(stderr, cluster)
 		var errs []error
 		if results, errs = askChecks(ctx, cluster, o.node); len(results) == 0 {
-			return errors.Join(append(errs, errors.New("no node agent was asked: name one by --admin"))...)
+			return errors.Join(append(errs, errors.New("no node agent was asked: name one by --admin, or a cluster by --kubeconfig"))...)
 		}
 		for _, err := range errs {
 			fmt.Fprintf(stderr, "Warning: %v\n", err)

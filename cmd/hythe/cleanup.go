@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -22,8 +23,10 @@ import (
 // A cleanup takes Hythe off a node.
 type cleanup struct {
 	dataDir, runDir, cniConfDir string
+	cniBinDir                   string
 	admin                       string
-	force                       bool
+	force, purge                bool
+	wait                        time.Duration
 }
 
 func newCleanupCommand() *cobra.Command {
@@ -35,7 +38,8 @@ func newCleanupCommand() *cobra.Command {
 takes it away: the CNI configuration, the table inet hythe, the overlay, the links of all pods, and what is kept
 about addresses and VIPs. End the agent first, and drain the node: its pods lose their network.
 
-Left alone are sysctls, and the plugin's binary, which the container runtime needs to remove the pods.`,
+Sysctls that nobody changed since are what they were before. Left alone is, without --purge, the plugin's binary, which
+the container runtime needs to remove the pods.`,
 		Example: "  kubectl drain node1 && hythe node cleanup",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,11 +52,14 @@ Left alone are sysctls, and the plugin's binary, which the container runtime nee
 	f.StringVar(&c.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the agent's --cni-conf-dir")
 	f.StringVar(&c.admin, "admin", "127.0.0.1:9903", "the agent's --admin: nothing is done while it answers there")
 	f.BoolVar(&c.force, "force", false, "go on although pods are attached")
+	f.BoolVar(&c.purge, "purge", false, "remove --data, --run and the plugin's binary too")
+	f.StringVar(&c.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "the agent's --cni-bin-dir")
+	f.DurationVar(&c.wait, "wait", 0, "wait so long for the agent's end, and for pods to be detached unless --force is given")
 	return cmd
 }
 
 func (c *cleanup) run(ctx context.Context, out io.Writer) error {
-	if err := c.check(); err != nil {
+	if err := c.await(ctx); err != nil {
 		return err
 	}
 	links, err := link.New(slog.New(slog.DiscardHandler))
@@ -69,6 +76,7 @@ func (c *cleanup) run(ctx context.Context, out io.Writer) error {
 		{"CNI configuration", func() error { return cni.Uninstall(cni.InstallOptions{ConfDir: c.cniConfDir, RunDir: c.runDir}) }},
 		{"table inet hythe", func() error { return nft.Remove() }},
 		{"overlay, routes and links of pods", func() error { return links.Remove(ctx) }},
+		{"changes of sysctls", func() error { return link.Restore(sysctlsFile(c.dataDir)) }},
 		{"addresses of pods", func() error { return cni.Forget(c.dataDir) }},
 		{"owned VIPs", func() error { return speaker.Forget(c.dataDir) }},
 	} {
@@ -78,7 +86,42 @@ func (c *cleanup) run(ctx context.Context, out io.Writer) error {
 		}
 		fmt.Fprintln(out, "removed:", step.name)
 	}
+	if c.purge && len(errs) == 0 {
+		errs = append(errs, c.removeFiles(out))
+	}
 	return errors.Join(errs...)
+}
+
+// removeFiles comes last: an attempt that failed before can be repeated.
+func (c *cleanup) removeFiles(out io.Writer) error {
+	var errs []error
+	if err := cni.UninstallPlugin(c.cniBinDir); err != nil {
+		errs = append(errs, err)
+	}
+	for _, path := range []string{c.dataDir, c.runDir} {
+		if err := os.RemoveAll(path); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s: %w", path, err))
+			continue
+		}
+		fmt.Fprintln(out, "removed:", path)
+	}
+	return errors.Join(errs...)
+}
+
+// await is check, repeated for a while.
+func (c *cleanup) await(ctx context.Context) error {
+	until := time.Now().Add(c.wait)
+	for {
+		err := c.check()
+		if err == nil || !time.Now().Before(until) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // check refuses where the agent would put everything back, and where pods are in use.

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -18,7 +20,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/kube"
+	"hythe.dev/hythe/internal/kube/seen"
 	"hythe.dev/hythe/internal/kube/writer"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
@@ -55,6 +59,7 @@ no Secrets.`,
 	cmd.Flags().StringVar(&service, "gateway-service", service, "NAMESPACE/NAME of the gateways' Service, whose addresses Ingresses get")
 	cmd.Flags().StringVar(&c.namespace, "namespace", defaultGatewayService.Namespace, "namespace of the Lease that controllers compete for")
 	cmd.Flags().BoolVar(&c.settings.WithoutClass, "without-class", false, "serve LoadBalancer Services without spec.loadBalancerClass too")
+	cmd.AddCommand(newReleaseCommand())
 	return cmd
 }
 
@@ -67,9 +72,12 @@ type controller struct {
 	newest atomic.Pointer[model.Snapshot]
 	latest atomic.Pointer[lb.State]
 	issues atomic.Pointer[[]model.Problem]
-	panics prometheus.Counter
 	// written are the claims of the last write: a snapshot may be older than that.
 	written []*v1alpha1.AddressClaim
+	// seen are the times of the last write.
+	seen seen.Times
+	// owners are the nodes that announced each address at the last write, nil before the first.
+	owners map[netip.Addr]string
 }
 
 func (c *controller) run(ctx context.Context) error {
@@ -81,7 +89,9 @@ func (c *controller) run(ctx context.Context) error {
 			return err
 		}
 		defer lock.Close()
+		c.readSeen()
 	} else {
+		c.settings.Shared = true
 		var err error
 		if work, err = c.lead(snapshots); err != nil {
 			return err
@@ -93,10 +103,7 @@ func (c *controller) run(ctx context.Context) error {
 	problems := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "hythe_controller_problems", Help: "Problems of pools, claims and LoadBalancer Services.",
 	}, func() float64 { return float64(len(c.problems())) })
-	c.panics = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "hythe_controller_panics_total", Help: "Panics that were caught; what was written before stays.",
-	})
-	c.registry.MustRegister(claims, problems, c.panics)
+	c.registry.MustRegister(claims, problems)
 	admin := run.Admin{
 		Gatherer: c.registry,
 		Ready: func() error {
@@ -111,6 +118,7 @@ func (c *controller) run(ctx context.Context) error {
 		Debug: map[string]func(io.Writer){
 			"claims":   func(w io.Writer) { fmt.Fprint(w, c.last().String()) },
 			"problems": func(w io.Writer) { writeProblems(w, c.problems()) },
+			"panics":   c.panics.WriteText,
 		},
 		Inspect: c.inspectors("controller", "", map[string]run.Inspector{"problems": answerProblems(c.problems)}),
 	}
@@ -121,7 +129,7 @@ func (c *controller) run(ctx context.Context) error {
 				snapshots.Put(s)
 			})
 		},
-		func(ctx context.Context) error { return admin.Serve(ctx, c.admin) },
+		func(ctx context.Context) error { return c.serve(ctx, admin) },
 		work,
 	)
 }
@@ -129,11 +137,8 @@ func (c *controller) run(ctx context.Context) error {
 // work calls set with each new snapshot.
 func (c *controller) work(ctx context.Context, snapshots *run.Latest[*model.Snapshot], set func(context.Context, *model.Snapshot) error) error {
 	log := problemLog{log: c.log}
-	return run.Sink(ctx, snapshots, func(ctx context.Context, s *model.Snapshot) error {
-		err := run.Guard(func() error { return set(ctx, s) })
-		if p := new(run.PanicError); errors.As(err, &p) {
-			c.panics.Inc()
-		}
+	return run.Sink(ctx, snapshots, c.panics, "lb", func(ctx context.Context, s *model.Snapshot) error {
+		err := contain.Call(func() error { return set(ctx, s) })
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("claims and status are not all written", "error", err)
 		}
@@ -148,20 +153,23 @@ func (c *controller) lead(snapshots *run.Latest[*model.Snapshot]) (func(context.
 	if err != nil {
 		return nil, err
 	}
+	set := func(ctx context.Context, s *model.Snapshot) error { return c.setAPI(ctx, w, s) }
+	return c.leadWith(w, func(ctx context.Context) error {
+		if s := c.newest.Load(); s != nil {
+			snapshots.Put(s) // one that came in an earlier time as the leader counts again
+		}
+		return c.work(ctx, snapshots, set)
+	})
+}
+
+// leadWith returns a task that does work whenever this process holds the Lease.
+func (c *controller) leadWith(w *writer.Writer, work func(context.Context) error) (func(context.Context) error, error) {
 	hostname, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("name this controller: %w", err)
 	}
 	identity := hostname + "_" + rand.Text()
-	set := func(ctx context.Context, s *model.Snapshot) error { return c.setAPI(ctx, w, s) }
-	return func(ctx context.Context) error {
-		return w.Lead(ctx, c.server, c.namespace, identity, func(ctx context.Context) error {
-			if s := c.newest.Load(); s != nil {
-				snapshots.Put(s) // one that came in an earlier time as the leader counts again
-			}
-			return c.work(ctx, snapshots, set)
-		})
-	}, nil
+	return func(ctx context.Context) error { return w.Lead(ctx, c.server, c.namespace, identity, work) }, nil
 }
 
 func (c *controller) last() lb.State {
@@ -187,13 +195,14 @@ func (c *controller) problems() []model.Problem {
 func (c *controller) setAPI(ctx context.Context, w *writer.Writer, s *model.Snapshot) error {
 	s = w.Current(s)
 	state, problems := lb.Build(s, c.settings)
+	c.panics.Problems("lb", problems)
 	d := writer.Desired{
 		Claims: state.Claims, Problems: slices.Clone(problems), Services: map[model.Key][]corev1.LoadBalancerIngress{},
 		Ingresses: map[model.Key][]networkingv1.IngressLoadBalancerIngress{}, Pools: map[string]v1alpha1.AddressPoolStatus{},
-		GatewayService: c.settings.GatewayService,
+		GatewayService: c.settings.GatewayService, Finalizers: map[model.Key]bool{}, Release: c.settings.Release,
 	}
 	for _, o := range state.Services {
-		d.Services[o.Service] = o.Ingress
+		d.Services[o.Service], d.Finalizers[o.Service] = o.Ingress, o.Finalizer
 	}
 	for _, o := range state.Ingresses {
 		d.Ingresses[o.Ingress] = o.Addresses
@@ -201,6 +210,8 @@ func (c *controller) setAPI(ctx context.Context, w *writer.Writer, s *model.Snap
 	for _, o := range state.Pools {
 		d.Pools[o.Pool] = o.Status
 	}
+	d.Networks = networks(s)
+	d.News, c.owners = lb.Moves(s, c.owners)
 	for _, r := range s.Reports { // nobody else tells what gateways and nodes found
 		for _, p := range r.Problems {
 			ref := model.ObjectRef{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name}
@@ -215,9 +226,22 @@ func (c *controller) setAPI(ctx context.Context, w *writer.Writer, s *model.Snap
 	return err
 }
 
+// networks are the nodes whose network is in place and that are not said to have one.
+func networks(s *model.Snapshot) []string {
+	var out []string
+	for _, r := range s.Reports {
+		if n := s.Nodes[r.Node]; r.Component == "node" && r.Network && n != nil && n.NetworkUnavailable != corev1.ConditionFalse {
+			out = append(out, r.Node)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // set writes what the snapshot asks for to the state folder. Claims come first: nothing else may speak of an address before that.
 func (c *controller) set(_ context.Context, s *model.Snapshot) error {
 	state, problems := lb.Build(withClaims(s, c.written), c.settings)
+	c.panics.Problems("lb", problems)
 	c.issues.Store(&problems)
 	wrote, err := kube.WriteObjects(filepath.Join(c.state, "claims.yaml"), state.Claims)
 	if err != nil {
@@ -228,8 +252,28 @@ func (c *controller) set(_ context.Context, s *model.Snapshot) error {
 	}
 	c.written = state.Claims
 	c.latest.Store(&state)
-	_, err = kube.WriteObjects(filepath.Join(c.state, kube.StatusFile), statusObjects(state))
-	return err
+	if _, err = kube.WriteObjects(filepath.Join(c.state, kube.StatusFile), statusObjects(state)); err != nil {
+		return err
+	}
+	return c.noteSeen(s, time.Now())
+}
+
+// readSeen reads when objects came, as the controller before this one wrote it.
+func (c *controller) readSeen() {
+	var err error
+	if c.seen, err = seen.Read(filepath.Join(c.state, seen.File)); err != nil {
+		c.log.Error("some objects count as new", "error", err)
+	}
+}
+
+// noteSeen writes when objects came that have no creation time.
+func (c *controller) noteSeen(s *model.Snapshot, now time.Time) error {
+	next := c.seen.Next(s, now)
+	if _, err := kube.WriteObjects(filepath.Join(c.state, seen.File), []*corev1.ConfigMap{next.ConfigMap()}); err != nil {
+		return err
+	}
+	c.seen = next
+	return nil
 }
 
 // withClaims adds what this controller wrote already to a snapshot that may be older.

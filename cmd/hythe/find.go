@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hythe.dev/hythe/internal/inspect"
+	"hythe.dev/hythe/internal/kube/forward"
 	"hythe.dev/hythe/internal/lab"
 )
 
@@ -25,9 +26,14 @@ type finder struct {
 	lab   labFlags
 	// chosen says that --lab was given, also as the usual lab, which has no name.
 	chosen func() bool
-	// getenv and local are replaced by tests.
-	getenv func(string) string
-	local  []string
+	// kubeconfig, context and namespace name a cluster, inCluster says that one of them was given.
+	kubeconfig, context, namespace string
+	inCluster                      func() bool
+	stderr                         io.Writer
+	// getenv, local and kubectl, which says whether kubectl would find a cluster, are replaced by tests.
+	getenv  func(string) string
+	local   []string
+	kubectl func() bool
 }
 
 // localAdmins are the defaults of --admin.
@@ -44,18 +50,33 @@ const (
 
 // addFindFlags gives cmd the flags that say which processes are asked.
 func addFindFlags(cmd *cobra.Command) *finder {
-	f := &finder{getenv: os.Getenv, local: localAdmins()}
+	f := &finder{getenv: os.Getenv, local: localAdmins(), kubectl: forward.DefaultConfig}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.admin, "admin", nil, "admin address of a process, HOST:PORT or unix:PATH; may be repeated (also HYTHE_ADMIN, with commas)")
 	flags.StringVar(&f.lab.name, "lab", "", "ask the processes of the lab of this name (also HYTHE_LAB)")
 	flags.StringVar(&f.lab.dir, "lab-dir", "", "ask the processes of the lab in this folder")
 	_ = cmd.MarkFlagDirname("lab-dir")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "ask the processes of the cluster of this kubeconfig (default: as kubectl, where no lab runs)")
+	flags.StringVar(&f.context, "context", "", "context of the kubeconfig")
+	flags.StringVar(&f.namespace, "hythe-namespace", "hythe-system", "namespace that Hythe was installed into")
+	f.inCluster = func() bool {
+		return flags.Changed("kubeconfig") || flags.Changed("context") || flags.Changed("hythe-namespace")
+	}
+	for _, one := range []string{"kubeconfig", "context", "hythe-namespace"} {
+		for _, other := range []string{"admin", "lab", "lab-dir"} {
+			cmd.MarkFlagsMutuallyExclusive(one, other)
+		}
+	}
+	f.stderr = cmd.ErrOrStderr()
 	f.chosen = func() bool { return flags.Changed("lab") || flags.Changed("lab-dir") }
 	return f
 }
 
 // open finds out who is there. Who does not answer is in Silent; it is an error only if nobody answers.
 func (f *finder) open(ctx context.Context) (*inspect.Cluster, error) {
+	if f.asksCluster() {
+		return f.openCluster(ctx)
+	}
 	addresses, guessed, err := f.addresses()
 	if err != nil {
 		return nil, err
@@ -63,7 +84,7 @@ func (f *finder) open(ctx context.Context) (*inspect.Cluster, error) {
 	cluster, err := inspect.Open(ctx, addresses)
 	switch {
 	case err != nil && guessed:
-		return nil, fmt.Errorf("no process of Hythe runs on this machine (asked %s): name one by --admin HOST:PORT, or a lab by --lab NAME",
+		return nil, fmt.Errorf("no process of Hythe runs on this machine (asked %s): name one by --admin HOST:PORT, a cluster by --kubeconfig FILE, or a lab by --lab NAME",
 			strings.Join(addresses, ", "))
 	case err != nil:
 		return nil, fmt.Errorf("%w\ncheck --admin, --lab and HYTHE_ADMIN; hythe lab status shows what a lab runs", err)
@@ -74,9 +95,6 @@ func (f *finder) open(ctx context.Context) (*inspect.Cluster, error) {
 }
 
 // addresses are where to ask. They are guessed if nobody named them.
-//
-// Processes of a cluster on other machines will be found through the API server; until then --admin names them, at
-// the other end of kubectl port-forward or ssh -L for example.
 func (f *finder) addresses() (addresses []string, guessed bool, err error) {
 	addresses = slices.Clone(f.admin)
 	if f.chosen() {

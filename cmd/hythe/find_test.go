@@ -22,6 +22,7 @@ func found(t *testing.T, env map[string]string, args ...string) *finder {
 	cmd := &cobra.Command{}
 	f := addFindFlags(cmd)
 	f.getenv = func(name string) string { return env[name] }
+	f.kubectl = func() bool { return false }
 	if err := cmd.ParseFlags(args); err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +71,30 @@ func TestFinderAddresses(t *testing.T) {
 	}
 	if _, _, err := found(t, map[string]string{"HYTHE_LAB": "no/name"}).addresses(); err == nil {
 		t.Error("HYTHE_LAB is not used")
+	}
+}
+
+// A cluster is asked if it is named, or if kubectl would find one and nothing else is named.
+func TestFinderAsksCluster(t *testing.T) {
+	for name, c := range map[string]struct {
+		env     map[string]string
+		args    []string
+		kubectl bool
+		want    bool
+	}{
+		"nothing":                     {nil, nil, false, false},
+		"a kubeconfig of kubectl":     {nil, nil, true, !labRuns()},
+		"a kubeconfig, and addresses": {nil, []string{"--admin", "a:1"}, true, false},
+		"a kubeconfig, and a lab":     {nil, []string{"--lab", "x"}, true, false},
+		"a kubeconfig, and HYTHE_LAB": {map[string]string{"HYTHE_LAB": "x"}, nil, true, false},
+		"--kubeconfig":                {map[string]string{"HYTHE_ADMIN": "a:1"}, []string{"--kubeconfig", "/x"}, false, true},
+		"--context":                   {nil, []string{"--context", "x"}, false, true},
+	} {
+		f := found(t, c.env, c.args...)
+		f.kubectl = func() bool { return c.kubectl }
+		if got := f.asksCluster(); got != c.want {
+			t.Errorf("%s: asks a cluster %t, want %t", name, got, c.want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -26,6 +27,7 @@ import (
 
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/envoy"
 	"hythe.dev/hythe/internal/envoy/drain"
 	"hythe.dev/hythe/internal/envoy/live"
@@ -80,8 +82,17 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 	return cmd
 }
 
+// envoyAdminVariable names the socket of Envoy's admin pages in the environment of its pod, whose name is in it: a preStop
+// hook can only tell so.
+const envoyAdminVariable = "ENVOY_ADMIN_SOCKET"
+
+func defaultEnvoyAdmin() string {
+	return cmp.Or(os.Getenv(envoyAdminVariable), "/run/hythe/envoy-admin.sock")
+}
+
 func newBootstrapCommand() *cobra.Command {
 	var o envoy.BootstrapOptions
+	output := ""
 	cmd := &cobra.Command{
 		Use:     "bootstrap",
 		Short:   "Print the bootstrap configuration for the Envoy of a node",
@@ -92,15 +103,20 @@ func newBootstrapCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = cmd.OutOrStdout().Write(out)
+			if output != "" {
+				_, err = kube.WriteFile(output, out, 0o640)
+			} else {
+				_, err = cmd.OutOrStdout().Write(out)
+			}
 			return err
 		},
 	}
 	f := cmd.Flags()
+	f.StringVar(&output, "output", "", "write it to this file")
 	f.StringVar(&o.Node, "node", "", "name of the node")
 	f.StringVar(&o.Cluster, "cluster", "hythe", "what the Envoys of all nodes are called")
 	f.StringVar(&o.XDSSocket, "xds-socket", "/run/hythe/xds.sock", "unix socket of the gateway")
-	f.StringVar(&o.AdminSocket, "admin-socket", "/run/hythe/envoy-admin.sock", "unix socket for Envoy's admin pages; none if empty")
+	f.StringVar(&o.AdminSocket, "admin-socket", defaultEnvoyAdmin(), "unix socket for Envoy's admin pages; none if empty (default from $"+envoyAdminVariable+")")
 	f.Uint32Var(&o.AdminMode, "admin-mode", 0o600, "mode of that socket; 0660 if the gateway runs as another user of the same group")
 	f.Int64Var(&o.MaxConnections, "max-connections", 50_000, "limit of open client connections")
 	f.Uint64Var(&o.MaxHeapBytes, "max-heap-bytes", 0, "memory at which Envoy refuses requests; 0 for no limit")
@@ -120,7 +136,7 @@ no connection is left, or only idle ones, or at the deadline; Envoy may be stopp
 		RunE:    func(cmd *cobra.Command, _ []string) error { return drain.Run(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Socket, "admin-socket", "/run/hythe/envoy-admin.sock", "unix socket of Envoy's admin pages")
+	f.StringVar(&o.Socket, "admin-socket", defaultEnvoyAdmin(), "unix socket of Envoy's admin pages (default from $"+envoyAdminVariable+")")
 	f.DurationVar(&o.Least, "least", 3*time.Second, "wait so long in any case: new connections must have found another Envoy")
 	f.DurationVar(&o.Idle, "idle", 5*time.Second, "connections without a request for so long are closed")
 	f.DurationVar(&o.Deadline, "deadline", 25*time.Second, "wait no longer; less than the pod's terminationGracePeriodSeconds")
@@ -143,6 +159,7 @@ type gatewayProcess struct {
 	server *server.Server
 	live   live.Log
 	latest atomic.Pointer[built]
+	fault  atomic.Pointer[model.Problem] // of the last snapshot, which is not the latest then
 }
 
 // built is what was made of the latest snapshot.
@@ -176,7 +193,7 @@ func (g *gatewayProcess) run(ctx context.Context) error {
 	return runAll(ctx,
 		g.server.Run,
 		func(ctx context.Context) error { return g.watch(ctx, kube.GatewayKinds(), snapshots.Put) },
-		func(ctx context.Context) error { return admin.Serve(ctx, g.admin) },
+		func(ctx context.Context) error { return g.serve(ctx, admin) },
 		func(ctx context.Context) error { return g.build(ctx, snapshots) },
 		g.reports,
 	)
@@ -221,14 +238,25 @@ func (g *gatewayProcess) build(ctx context.Context, snapshots *run.Latest[*model
 }
 
 func (g *gatewayProcess) set(s *model.Snapshot, now time.Time) {
-	b := built{snapshot: s}
-	var more []model.Problem
-	g.settings.Now = now
-	b.config, b.problems = g.cache.Build(s, g.settings)
-	b.resources, more = xds.Build(b.config, g.xds)
-	b.problems = slices.Concat(s.Problems, b.problems, more)
-	g.latest.Store(&b)
-	g.server.Set(b.resources)
+	fault := contain.Do(func() {
+		b := built{snapshot: s}
+		var more []model.Problem
+		g.settings.Now = now
+		b.config, b.problems = g.cache.Build(s, g.settings)
+		g.panics.Problems("gateway", b.problems)
+		b.resources, more = xds.Build(b.config, g.xds)
+		g.panics.Problems("xds", more)
+		b.problems = slices.Concat(s.Problems, b.problems, more)
+		g.latest.Store(&b)
+		g.server.Set(b.resources)
+	})
+	var problem *model.Problem
+	if fault != nil { // not at one object, which costs that one
+		_ = g.panics.Err("gateway", fault)
+		p := model.InternalError(model.ObjectRef{Kind: "Node", Name: g.node}, "Envoy keeps its last configuration, without later changes", fault)
+		problem = &p
+	}
+	g.fault.Store(problem)
 }
 
 // patience is how long a report stays that was true before Envoy or the gateway was restarted: addresses of
@@ -271,6 +299,9 @@ func (g *gatewayProcess) problems() []model.Problem {
 	if b := g.latest.Load(); b != nil {
 		out = append(out, b.problems...)
 	}
+	if p := g.fault.Load(); p != nil {
+		out = append(out, *p)
+	}
 	return model.SortProblems(append(out, g.server.Status().Problems()...))
 }
 
@@ -306,6 +337,7 @@ func (g *gatewayProcess) adminPages() run.Admin {
 			"xds":      page(func(w io.Writer, b *built) { fmt.Fprint(w, &b.resources) }),
 			"status":   func(w io.Writer) { fmt.Fprint(w, g.server.Status()) },
 			"problems": func(w io.Writer) { writeProblems(w, g.problems()) },
+			"panics":   g.panics.WriteText,
 		},
 		Inspect: g.inspectors(),
 		Shared:  []string{"hosts", "routes", "certificates"}, // Envoy makes the dump in its main thread

@@ -25,7 +25,8 @@ use: hosts, routes and certificates from Envoy, Services and drops from the kern
 several nodes have is one line; how many of them have it as it should be is a column of it, and -o wide names the others.
 
 %s
-Processes are found on this machine or in its lab; --admin, --lab and HYTHE_ADMIN name others. One that does not answer is named
+Processes are found in this machine's lab, in the cluster that kubectl would ask, or on this machine; --admin, --lab,
+--kubeconfig and HYTHE_ADMIN name others. One that does not answer is named
 in a warning, and the rest is shown.`
 
 const getExample = `  hythe get vips

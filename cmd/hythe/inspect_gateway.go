@@ -17,14 +17,14 @@ import (
 	"hythe.dev/hythe/internal/envoy/dump"
 	"hythe.dev/hythe/internal/envoy/follow"
 	"hythe.dev/hythe/internal/run"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
 	"hythe.dev/hythe/xds"
 )
 
 // inspectors answer what this node's Envoy has, beside what the gateway wants.
 func (g *gatewayProcess) inspectors() map[string]run.Inspector {
 	return g.process.inspectors("gateway", g.node, map[string]run.Inspector{
-		trace.AskRequest: g.inspectRequest,
+		asked.AskRequest: g.inspectRequest,
 		"hosts":          g.inspectHosts,
 		"routes":         g.inspectRoutes,
 		"certificates":   g.inspectCertificates,
@@ -101,9 +101,9 @@ func parseRequest(query url.Values) (follow.Request, error) {
 }
 
 // unreadable is the answer when Envoy cannot be asked.
-func unreadable(want follow.Want, err error) trace.RequestAnswer {
-	return trace.RequestAnswer{Hops: []trace.Hop{{
-		Where: want.Node + "/envoy", Part: "listener", Text: "Envoy cannot be asked: " + err.Error(), State: trace.Unknown,
+func unreadable(want follow.Want, err error) asked.RequestAnswer {
+	return asked.RequestAnswer{Hops: []asked.Hop{{
+		Where: want.Node + "/envoy", Part: "listener", Text: "Envoy cannot be asked: " + err.Error(), State: asked.Unknown,
 		Remedy: "see that Envoy runs, and that the gateway's --envoy-admin names its admin socket and it may open it",
 	}}}
 }

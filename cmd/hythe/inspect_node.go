@@ -16,7 +16,8 @@ import (
 
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/answer"
+	"hythe.dev/hythe/internal/trace/asked"
 	"hythe.dev/hythe/lb"
 	"hythe.dev/hythe/lb/arp"
 	"hythe.dev/hythe/node/cni"
@@ -36,13 +37,13 @@ const connectWait = time.Second
 // traceInspectors are the node's answers for hythe trace.
 func (n *node) traceInspectors() map[string]run.Inspector {
 	return map[string]run.Inspector{
-		trace.AskService:  n.inspectService,
-		trace.AskVIP:      n.inspectVIP,
-		trace.AskARP:      n.inspectARP,
-		trace.AskFrontend: n.inspectFrontend,
-		trace.AskRoute:    n.inspectRoute,
-		trace.AskPod:      n.inspectPod,
-		trace.AskFlow:     n.inspectFlow,
+		asked.AskService:  n.inspectService,
+		asked.AskVIP:      n.inspectVIP,
+		asked.AskARP:      n.inspectARP,
+		asked.AskFrontend: n.inspectFrontend,
+		asked.AskRoute:    n.inspectRoute,
+		asked.AskPod:      n.inspectPod,
+		asked.AskFlow:     n.inspectFlow,
 	}
 }
 
@@ -96,7 +97,7 @@ func (n *node) inspectService(_ context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	find := trace.ServiceQuery{Port: port, Protocol: corev1.ProtocolTCP, From: q.Get("from")}
+	find := answer.ServiceQuery{Port: port, Protocol: corev1.ProtocolTCP, From: q.Get("from")}
 	if p := q.Get("protocol"); p != "" {
 		find.Protocol = corev1.Protocol(upper(p))
 	}
@@ -107,7 +108,7 @@ func (n *node) inspectService(_ context.Context, q url.Values) (any, error) {
 	} else if find.Addr, err = queryAddr(q, "addr"); err != nil {
 		return nil, err
 	}
-	return trace.FindService(s, find), nil
+	return answer.FindService(s, find), nil
 }
 
 func upper(s string) string {
@@ -126,9 +127,9 @@ func (n *node) inspectVIP(_ context.Context, q url.Values) (any, error) {
 		return nil, err
 	}
 	if n.speaker == nil {
-		return trace.VIPAnswer{Without: true, Healthy: true}, nil
+		return asked.VIPAnswer{Without: true, Healthy: true}, nil
 	}
-	return trace.FromSpeaker(n.speaker.Inspect(addr)), nil
+	return answer.FromSpeaker(n.speaker.Inspect(addr)), nil
 }
 
 func (n *node) inspectARP(ctx context.Context, q url.Values) (any, error) {
@@ -151,9 +152,9 @@ func (n *node) inspectARP(ctx context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := trace.ARPAnswer{Interface: view.Link.Name, Waited: arpWait}
+	out := asked.ARPAnswer{Interface: view.Link.Name, Waited: arpWait}
 	for _, r := range replies {
-		reply := trace.ARPReply{MAC: r.MAC, After: r.After}
+		reply := asked.ARPReply{MAC: r.MAC, After: r.After}
 		for _, peer := range view.Peers {
 			if slices.Contains(peer.MACs, r.MAC) {
 				reply.Node = peer.Node
@@ -216,7 +217,7 @@ func (n *node) inspectFrontend(_ context.Context, q url.Values) (any, error) {
 		}
 	}
 	if n.table == nil {
-		return trace.FrontendAnswer{Without: true}, nil
+		return asked.FrontendAnswer{Without: true}, nil
 	}
 	found, err := readback.Lookup(readback.Query{From: from, To: to, Protocol: protocol, Port: port})
 	if err != nil {
@@ -232,9 +233,9 @@ func (n *node) inspectFrontend(_ context.Context, q url.Values) (any, error) {
 	if s := n.last.Load(); s != nil && s.Nodes[n.name] != nil {
 		nodePort = slices.Contains(s.Nodes[n.name].Addresses, to)
 	}
-	return trace.FrontendAnswer{
-		Kernel: trace.FromKernel(found), Source: found.Source, Firewall: n.foreignChains(),
-		Want: trace.Wanted(*want, from, to, protocol, port, nodePort, found.Source),
+	return asked.FrontendAnswer{
+		Kernel: answer.FromKernel(found), Source: found.Source, Firewall: n.foreignChains(),
+		Want: answer.Wanted(*want, from, to, protocol, port, nodePort, found.Source),
 	}, nil
 }
 
@@ -253,12 +254,12 @@ func (n *node) inspectRoute(ctx context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := trace.RouteFound(found)
+	out := answer.RouteFound(found)
 	n.mu.Lock()
 	want := n.wantedOverlay
 	n.mu.Unlock()
 	if want != nil && n.overlay.Mode != overlay.None {
-		out.Want = trace.RouteWanted(*want, to)
+		out.Want = answer.RouteWanted(*want, to)
 	}
 	if out.Peer.IsValid() && out.State == "" {
 		out.Probe = n.probeOverlay(ctx, found.Via, q, to)
@@ -280,7 +281,7 @@ func (n *node) inspectPod(ctx context.Context, q url.Values) (any, error) {
 	if tcp && !isPod(s, n.name, to) {
 		return nil, fmt.Errorf("%w: addr=%s is neither a pod of this node nor an endpoint", run.ErrBadQuery, to)
 	}
-	out := trace.PodAnswer{Firewall: n.foreignChains()}
+	out := asked.PodAnswer{Firewall: n.foreignChains()}
 	if s.Nodes[n.name] != nil {
 		out.HostNetwork = slices.Contains(s.Nodes[n.name].Addresses, to.Addr())
 	}
@@ -342,5 +343,5 @@ func (n *node) inspectFlow(_ context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return trace.FlowAnswer{Found: found, From: e.Original.Src, To: e.Original.Dst, Answers: e.Reply.Src, Back: e.Reply.Dst}, nil
+	return asked.FlowAnswer{Found: found, From: e.Original.Src, To: e.Original.Dst, Answers: e.Reply.Src, Back: e.Reply.Dst}, nil
 }

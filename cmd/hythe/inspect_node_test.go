@@ -10,7 +10,7 @@ import (
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
 )
 
 // TestInspectSendsNowhereElse asks an agent for packets to addresses that are none of Hythe's: it sends none.
@@ -39,9 +39,9 @@ func TestInspectSendsNowhereElse(t *testing.T) {
 			t.Errorf("arp %s: %v, want allowed %t", addr, err, allowed)
 		}
 	}
-	pod := func(addr, protocol string) (trace.PodAnswer, error) {
+	pod := func(addr, protocol string) (asked.PodAnswer, error) {
 		out, err := n.inspectPod(t.Context(), url.Values{"addr": {addr}, "protocol": {protocol}})
-		answer, _ := out.(trace.PodAnswer)
+		answer, _ := out.(asked.PodAnswer)
 		return answer, err
 	}
 	if got, err := pod(open.String(), "tcp"); !errors.Is(err, run.ErrBadQuery) || got.Asked {

@@ -11,29 +11,30 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/internal/check"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/answer"
+	"hythe.dev/hythe/internal/trace/asked"
 	"hythe.dev/hythe/node/kernel/nft/readback"
 )
 
 // foreignChains are the chains of somebody else on this node that drop packets; none where they cannot be read.
-func (n *node) foreignChains() []trace.ForeignChain {
+func (n *node) foreignChains() []asked.ForeignChain {
 	list, err := readback.Droppers()
 	if err != nil {
 		n.log.Warn("Cannot read the rules of others", "error", err)
 		return nil
 	}
-	return trace.FromDroppers(list)
+	return answer.FromDroppers(list)
 }
 
 // probeOverlay sends packets to the other end of the overlay, and where the question is about TCP a connection to the
 // endpoint behind it: one answer of either is enough, for ICMP may be dropped where the rest is not.
-func (n *node) probeOverlay(ctx context.Context, end netip.Addr, q url.Values, to netip.Addr) *trace.OverlayProbe {
+func (n *node) probeOverlay(ctx context.Context, end netip.Addr, q url.Values, to netip.Addr) *asked.OverlayProbe {
 	if !end.Is4() {
 		return nil // probes are of IPv4
 	}
-	ctx, cancel := context.WithTimeout(ctx, trace.OverlayWait)
+	ctx, cancel := context.WithTimeout(ctx, answer.OverlayWait)
 	defer cancel()
-	out := &trace.OverlayProbe{To: end}
+	out := &asked.OverlayProbe{To: end}
 	connected := make(chan time.Duration, 1)
 	port, err := queryPort(q, "port")
 	pod := netip.AddrPortFrom(to, port)
@@ -57,7 +58,7 @@ func (n *node) probeOverlay(ctx context.Context, end netip.Addr, q url.Values, t
 	}
 	after, ok := <-connected
 	if out.After = after; !ok {
-		out.Error = fmt.Sprintf("no answer within %s", trace.OverlayWait)
+		out.Error = fmt.Sprintf("no answer within %s", answer.OverlayWait)
 	}
 	return out
 }

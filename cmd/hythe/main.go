@@ -88,7 +88,7 @@ Try it without a cluster:
 		}
 	}
 	add("parts", newControllerCommand(), newGatewayCommand(), newNodeCommand(), newRunCommand())
-	add("tools", newGetCommand(), newCheckCommand(), newBundleCommand(), newTraceCommand(), newTranslateCommand(), newLabCommand())
+	add("tools", newGetCommand(), newCheckCommand(), newBundleCommand(), newTraceCommand(), newTranslateCommand(), newLabCommand(), newChartCommand())
 	return cmd
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
@@ -80,6 +81,7 @@ type nodeOptions struct {
 	bootID                  string // a file, empty for the kernel's
 	overlay                 overlay.Settings
 	withoutProxy, withoutLB bool
+	balancerClasses         []string
 }
 
 // A node is the agent of one node.
@@ -126,6 +128,7 @@ func (n *node) addNodeFlags(cmd *cobra.Command) {
 	f.StringVar(&n.bootID, "boot-id", "", "file that tells one boot from another (default: the kernel's)")
 	_ = f.MarkHidden("boot-id") // for nodes that share a kernel
 	f.BoolVar(&n.withoutProxy, "without-proxy", false, "leave Services to another proxy")
+	f.StringArrayVar(&n.balancerClasses, "balancer-class", nil, `loadBalancerClass of another load balancer, whose addresses in the status of Services are served as kube-proxy does; "" stands for none, "*" for all; may be repeated`)
 	f.BoolVar(&n.withoutLB, "without-lb", false, "leave VIPs to another load balancer")
 }
 
@@ -138,8 +141,9 @@ func (n *node) run(ctx context.Context) error {
 	snapshots := n.sinks(&tasks)
 	tasks = append(tasks,
 		func(ctx context.Context) error { return n.watch(ctx, kube.NodeKinds(), snapshots) },
-		func(ctx context.Context) error { return n.adminPages().Serve(ctx, n.admin) },
+		func(ctx context.Context) error { return n.serve(ctx, n.adminPages()) },
 		n.reports,
+		n.lookBeside,
 	)
 	if n.cniConfDir != "" {
 		tasks = append(tasks, n.keepPods)
@@ -159,6 +163,7 @@ func (n *node) tasks() (tasks []func(context.Context) error, closeAll func(), er
 	if n.links, err = link.New(n.log.With("part", "overlay")); err != nil {
 		return nil, nil, err
 	}
+	n.links.Remember(sysctlsFile(n.dataDir))
 	closeAll = n.links.Close
 	tasks = append(tasks, n.links.Run)
 	if !n.withoutProxy {
@@ -182,6 +187,9 @@ func (n *node) tasks() (tasks []func(context.Context) error, closeAll func(), er
 	return tasks, closeAll, nil
 }
 
+// sysctlsFile is where an agent remembers what sysctls were before it.
+func sysctlsFile(dataDir string) string { return filepath.Join(dataDir, "sysctls.json") }
+
 // sinks gives each part a task with a latest-wins channel of its own and returns where snapshots go in.
 func (n *node) sinks(tasks *[]func(context.Context) error) func(*model.Snapshot) {
 	log := problemLog{log: n.log}
@@ -190,8 +198,16 @@ func (n *node) sinks(tasks *[]func(context.Context) error) func(*model.Snapshot)
 		latest := run.NewLatest[*model.Snapshot]()
 		said := "" // the last error: what fails is tried each second
 		*tasks = append(*tasks, func(ctx context.Context) error {
-			return run.Sink(ctx, latest, func(ctx context.Context, s *model.Snapshot) error {
-				problems, err := set(ctx, s)
+			return run.Sink(ctx, latest, n.panics, name, func(ctx context.Context, s *model.Snapshot) error {
+				var problems []model.Problem
+				err := contain.Call(func() (err error) {
+					problems, err = set(ctx, s)
+					return err
+				})
+				if fault := new(contain.Panic); errors.As(err, &fault) { // not at one object, which costs that one
+					problems = append(problems, model.InternalError(model.ObjectRef{Kind: "Node", Name: n.name},
+						"What "+name+" did before stays as it is, without later changes", fault))
+				}
 				if err == nil {
 					said = ""
 				} else if said != err.Error() {
@@ -233,7 +249,7 @@ func (n *node) newSpeaker() (*speaker.Speaker, error) {
 		return nil, err
 	}
 	return speaker.New(speaker.Options{
-		Node: n.name, Interface: n.iface, Data: n.dataDir, Registry: n.registry,
+		Node: n.name, Interface: n.iface, Data: n.dataDir, Registry: n.registry, Panics: n.panics,
 		Keys: func() members.Keys { return keys }, Log: n.log.With("part", "lb"),
 	})
 }
@@ -303,6 +319,7 @@ func (n *node) findStrays() {
 
 func (n *node) setOverlay(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
 	state, problems := overlay.Build(s, n.name, n.overlay)
+	n.panics.Problems("overlay", problems)
 	if state.Keep {
 		return problems, errors.New("this node's Node object is not usable yet")
 	}
@@ -312,10 +329,12 @@ func (n *node) setOverlay(ctx context.Context, s *model.Snapshot) ([]model.Probl
 
 func (n *node) setProxy(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
 	settings := proxy.DefaultSettings()
+	settings.BalancerClasses = n.balancerClasses
 	if n.overlay.Mode == overlay.None {
 		settings.Overlay = ""
 	}
 	state, problems := proxy.Build(s, n.name, settings)
+	n.panics.Problems("proxy", problems)
 	n.setWanted("services", state.String(), func() { n.wantedProxy = &state })
 	err := n.table.Set(ctx, state)
 	n.flows.Set(state, err == nil)
@@ -357,6 +376,11 @@ func (n *node) settle(part string, s *model.Snapshot, problems []model.Problem, 
 
 func (n *node) datapathReady() bool {
 	return n.done["overlay"] && (n.done["proxy"] || n.table == nil)
+}
+
+// networkReady says whether pods of this node can be attached, and reach other nodes, by what Hythe does.
+func (n *node) networkReady() bool {
+	return n.overlay.Mode != overlay.None && n.datapathReady() && (n.cniConfDir == "" || n.installed != nil)
 }
 
 func (n *node) install(s *model.Snapshot) error {
@@ -461,7 +485,7 @@ func (n *node) writeReport() {
 	}
 	n.wroteReport = true
 	report := v1alpha1.Report{
-		Component: "node", Node: n.name, Ready: n.datapathReady(), Problems: model.Reported(n.allProblems()),
+		Component: "node", Node: n.name, Ready: n.datapathReady(), Network: n.networkReady(), Problems: model.Reported(n.allProblems()),
 	}
 	for _, a := range n.owned() {
 		report.Addresses = append(report.Addresses, a.String())
@@ -473,6 +497,7 @@ func (n *node) writeReport() {
 func (n *node) adminPages() run.Admin {
 	debug := map[string]func(io.Writer){
 		"problems": func(w io.Writer) { writeProblems(w, n.problems()) },
+		"panics":   n.panics.WriteText,
 	}
 	for _, page := range []string{"overlay", "services"} {
 		debug[page] = func(w io.Writer) {

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/inspect"
 	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/kube/client"
@@ -37,11 +38,12 @@ type process struct {
 	apiservers       []string // in place of the kubeconfig's
 	cacheDir         string   // the API server's last state; empty: not kept
 	opaqueSecrets    bool
-	admin            string
+	admin, public    string
 	level            slog.Level
 
 	log      *slog.Logger
 	registry *prometheus.Registry
+	panics   *run.Panics
 	server   *client.RESTConfig           // nil in file mode
 	reported *run.Latest[v1alpha1.Report] // on its way to the API server
 	started  time.Time
@@ -54,6 +56,13 @@ type handed struct {
 	at  atomic.Pointer[time.Time]
 }
 
+// panicParts are the parts of each process that may panic without end of the process: the label of hythe_panics_total.
+var panicParts = map[string][]string{
+	"controller": {"lb"},
+	"gateway":    {"gateway", "report", "xds"},
+	"node":       {"lb", "overlay", "proxy", "report"},
+}
+
 // addFlags gives cmd the common flags.
 func (p *process) addFlags(cmd *cobra.Command, defaultAdmin string) {
 	f := cmd.Flags()
@@ -62,6 +71,7 @@ func (p *process) addFlags(cmd *cobra.Command, defaultAdmin string) {
 	f.StringVar(&p.kubeconfig, "kubeconfig", "", "how to reach the API server (default without --manifests: as the pod that this runs in)")
 	f.StringArrayVar(&p.apiservers, "apiserver", nil, "URL of an API server, https://HOST:PORT, in place of the kubeconfig's or the pod's; may be repeated: any that answers is asked")
 	f.StringVar(&p.admin, "admin", defaultAdmin, "where to serve /healthz, /readyz, /metrics and /debug: HOST:PORT or unix:PATH")
+	f.StringVar(&p.public, "metrics", "", "where to serve /healthz, /readyz and /metrics alone, for other hosts: HOST:PORT; nowhere if empty")
 	f.TextVar(&p.level, "log-level", slog.LevelInfo, "least level to log: debug, info, warn or error")
 	_ = cmd.MarkFlagDirname("manifests")
 	_ = cmd.MarkFlagDirname("state")
@@ -82,9 +92,12 @@ func (p *process) start(component string) error {
 	p.log = newLogger(component, p.level)
 	p.registry = prometheus.NewRegistry()
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	if p.panics, err = run.NewPanics(p.registry, p.log, panicParts[component]...); err != nil {
+		return err
+	}
 	if p.manifests == "" {
 		p.reported = run.NewLatest[v1alpha1.Report]()
-		var err error
 		if p.server, err = client.Config(p.kubeconfig); err != nil {
 			return fmt.Errorf("%w: give --kubeconfig, or --manifests and --state to work without an API server", err)
 		}
@@ -109,6 +122,7 @@ func (p *process) watch(ctx context.Context, kinds []string, handle func(*model.
 	}
 	api, err := kube.NewAPI(p.server, kube.APIOptions{
 		Kinds: kinds, OpaqueSecrets: p.opaqueSecrets, Status: slices.Contains(kinds, "Report"), // the controller's, who writes it
+		Bare:     !slices.Contains(kinds, "Report"), // who gives addresses must see all claims
 		CacheDir: p.cacheDir, CacheInMemory: slices.Contains(kinds, "Secret"), Registerer: p.registry,
 	}, p.log)
 	if err != nil {
@@ -170,7 +184,7 @@ func (p *process) sendReports(ctx context.Context) error {
 		}
 		next := reportsAgain
 		if last != nil {
-			err := run.Guard(func() error { return w.WriteReport(ctx, *last) })
+			err := p.panics.Err("report", contain.Call(func() error { return w.WriteReport(ctx, *last) }))
 			if err != nil {
 				next = run.Retry
 			}
@@ -199,6 +213,14 @@ func (p *process) report(r v1alpha1.Report) {
 	if _, err := kube.WriteObjects(path, []v1alpha1.Report{r}); err != nil {
 		p.log.Error("report cannot be written", "error", err)
 	}
+}
+
+// serve serves the admin pages, and to other hosts what they may see of them.
+func (p *process) serve(ctx context.Context, pages run.Admin) error {
+	return runAll(ctx,
+		func(ctx context.Context) error { return pages.Serve(ctx, p.admin) },
+		func(ctx context.Context) error { return pages.Public().Serve(ctx, p.public) },
+	)
 }
 
 // runAll runs tasks until ctx is done or one of them fails, then waits for all.

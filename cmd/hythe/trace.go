@@ -13,6 +13,8 @@ import (
 
 	"hythe.dev/hythe/internal/inspect"
 	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
+	"hythe.dev/hythe/internal/trace/road"
 )
 
 // The exit codes of hythe trace.
@@ -55,7 +57,7 @@ It ends with 0 if the request arrives, with 1 if it does not or only in part, wi
   hythe trace https://shop.example.com/ --live`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := t.run(cmd, args)
-			if errors.Is(err, trace.ErrQuestion) {
+			if errors.Is(err, asked.ErrQuestion) {
 				return exitError{exitBadQuestion, err.Error()}
 			}
 			return err
@@ -64,7 +66,7 @@ It ends with 0 if the request arrives, with 1 if it does not or only in part, wi
 	f := cmd.Flags()
 	f.StringVar(&t.from, "from", "", "where the request comes from: a node, a pod as NAMESPACE/NAME, or an address (default: outside of the cluster)")
 	f.TextVar(&t.via, "via", netip.Addr{}, "address that the URL's host stands for (default: that of the gateways' Service)")
-	f.StringVar(&t.gateway, "gateway-service", defaultGatewayService.String(), "NAMESPACE/NAME of the Service that leads to the gateways")
+	f.StringVar(&t.gateway, "gateway-service", defaultGatewayService.String(), "NAMESPACE/NAME of the Service that leads to the gateways (default in a cluster: hythe-gateway, where Hythe is)")
 	f.StringVarP(&t.output, "output", "o", "text", `"text", "json", or "evidence": all that was read back, for a report of a wrong answer`)
 	f.BoolVar(&t.live, "live", false, "send a marked request, and print the hops that it really took")
 	t.find = addFindFlags(cmd)
@@ -75,6 +77,9 @@ func (t *tracer) run(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return exitError{exitBadQuestion, fmt.Sprintf("trace what? It takes one URL, ADDRESS:PORT or NAMESPACE/SERVICE, and not %d: see hythe trace --help", len(args))}
 	}
+	if !cmd.Flags().Changed("gateway-service") && t.find.asksCluster() {
+		t.gateway = t.find.namespace + "/" + chartGatewayService
+	}
 	gateway, err := parseKey(t.gateway)
 	if err != nil {
 		return exitError{exitBadQuestion, "--gateway-service: " + err.Error()}
@@ -82,7 +87,7 @@ func (t *tracer) run(cmd *cobra.Command, args []string) error {
 	if t.output != "text" && t.output != "json" && t.output != "evidence" {
 		return exitError{exitBadQuestion, fmt.Sprintf("--output %q: want text, json or evidence", t.output)}
 	}
-	q, err := trace.Parse(args[0], t.from, t.via)
+	q, err := asked.Parse(args[0], t.from, t.via)
 	if err != nil {
 		return err
 	}
@@ -92,7 +97,7 @@ func (t *tracer) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	evidence := trace.Ask(ctx, cluster, q, gateway)
+	evidence := road.Ask(ctx, cluster, q, gateway)
 	out := traced{}
 	if out.Trace, err = trace.Build(q, evidence); err != nil {
 		return err
@@ -116,16 +121,16 @@ type traced struct {
 	trace.Trace
 	Live *trace.Trace `json:"live,omitempty"`
 
-	sent *trace.LiveEvidence
+	sent *asked.LiveEvidence
 }
 
 // send sends a marked request, if it has somewhere to go.
-func (t *tracer) send(ctx context.Context, c *inspect.Cluster, ev trace.Evidence, out *traced) error {
+func (t *tracer) send(ctx context.Context, c *inspect.Cluster, ev asked.Evidence, out *traced) error {
 	q := out.Question
 	if q.Protocol != "tcp" {
 		return exitError{exitBadQuestion, "--live is for URLs and TCP: no answer can be waited for by " + q.Protocol}
 	}
-	to, ok := trace.Target(q, ev)
+	to, ok := road.Destination(q, ev)
 	if !ok {
 		return nil // the trace says why
 	}
@@ -133,13 +138,13 @@ func (t *tracer) send(ctx context.Context, c *inspect.Cluster, ev trace.Evidence
 	if err != nil {
 		return exitError{exitBadQuestion, err.Error()}
 	}
-	sent := trace.Live(ctx, c, q, to, client)
+	sent := road.Live(ctx, c, q, to, client)
 	live := trace.BuildLive(out.Trace, sent)
 	out.Live, out.sent = &live, &sent
 	return nil
 }
 
-func (t *tracer) write(w io.Writer, out traced, evidence trace.Evidence) error {
+func (t *tracer) write(w io.Writer, out traced, evidence asked.Evidence) error {
 	var what any = out
 	switch t.output {
 	case "text":
@@ -152,9 +157,9 @@ func (t *tracer) write(w io.Writer, out traced, evidence trace.Evidence) error {
 		return nil
 	case "evidence":
 		what = struct {
-			Question trace.Question      `json:"question"`
-			Evidence trace.Evidence      `json:"evidence"`
-			Live     *trace.LiveEvidence `json:"live,omitempty"`
+			Question asked.Question      `json:"question"`
+			Evidence asked.Evidence      `json:"evidence"`
+			Live     *asked.LiveEvidence `json:"live,omitempty"`
 		}{out.Question, evidence, out.sent}
 	}
 	e := json.NewEncoder(w)

@@ -12,20 +12,20 @@ import (
 
 	"hythe.dev/hythe/internal/lab"
 	"hythe.dev/hythe/internal/lab/topology"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/road"
 	"hythe.dev/hythe/node/kernel/link"
 )
 
 // client is where a marked request is sent from: this machine or, in a lab, one of its machines or pods.
-func (f *finder) client(from string) (trace.Client, error) {
+func (f *finder) client(from string) (road.Client, error) {
 	l, ok := f.chosenLab()
 	if !ok {
 		if from != "" {
-			return trace.Client{}, errors.New("--live sends from this machine: run hythe trace --live where the request is to come from, and leave --from out")
+			return road.Client{}, errors.New("--live sends from this machine: run hythe trace --live where the request is to come from, and leave --from out")
 		}
-		return trace.Client{Where: "this machine", Dial: (&net.Dialer{}).DialContext, NextHop: nextHop("")}, nil
+		return road.Client{Where: "this machine", Dial: (&net.Dialer{}).DialContext, NextHop: nextHop("")}, nil
 	}
-	client := trace.Client{Where: from}
+	client := road.Client{Where: from}
 	namespace := l.Namespace(topology.Client)
 	switch podNamespace, pod, isPod := strings.Cut(from, "/"); {
 	case isPod:
@@ -34,7 +34,7 @@ func (f *finder) client(from string) (trace.Client, error) {
 		client.Where = "client"
 	default:
 		if _, err := netip.ParseAddr(from); err == nil {
-			return trace.Client{}, fmt.Errorf("--live --from %s: name the lab's node, or its pod as NAMESPACE/NAME", from)
+			return road.Client{}, fmt.Errorf("--live --from %s: name the lab's node, or its pod as NAMESPACE/NAME", from)
 		}
 		namespace = l.Namespace(from)
 	}
@@ -51,6 +51,9 @@ func (f *finder) client(from string) (trace.Client, error) {
 
 // chosenLab is the lab whose processes are asked; ok is false if they are those of a cluster.
 func (f *finder) chosenLab() (_ lab.Lab, ok bool) {
+	if f.asksCluster() {
+		return lab.Lab{}, false
+	}
 	name, dir := f.lab.name, f.lab.dir
 	if !f.chosen() {
 		if len(f.admin) > 0 || f.getenv("HYTHE_ADMIN") != "" {

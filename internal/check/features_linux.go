@@ -26,7 +26,10 @@ func tryFeatures(ctx context.Context) map[string]string {
 		runtime.LockOSThread() // never unlocked
 		out := map[string]string{}
 		defer func() { done <- out }()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		switch err := unix.Unshare(unix.CLONE_NEWNET); {
+		case errors.Is(err, unix.EPERM):
+			return // an agent in a pod has no CAP_SYS_ADMIN: that says nothing of the kernel
+		case err != nil:
 			out["network namespaces"] = err.Error()
 			return
 		}

@@ -36,7 +36,7 @@ type Facts struct {
 	Unread []string `json:"unread,omitempty"`
 
 	Release string `json:"release,omitempty"`
-	// Features are what the kernel can do, by name: empty if it works, else why not.
+	// Features are what the kernel can do, by name: empty if it works, else why not. None where it could not be tried.
 	Features map[string]string `json:"features,omitempty"`
 	// Sysctls are values below /proc/sys by path, "net/ipv4/ip_forward".
 	Sysctls map[string]string `json:"sysctls,omitempty"`

@@ -62,19 +62,36 @@ type Cluster struct {
 	Silent []error
 }
 
+// A Place is where a process serves its admin pages.
+type Place struct {
+	// Name is for people: an address, or a pod.
+	Name string
+	// Dial connects to it.
+	Dial func(context.Context) (net.Conn, error)
+}
+
 // Open asks who is at each of the addresses. It fails only if nobody answers.
 func Open(ctx context.Context, addresses []string) (*Cluster, error) {
+	var places []Place
+	for _, addr := range slices.Compact(slices.Sorted(slices.Values(addresses))) {
+		places = append(places, placeOf(addr))
+	}
+	return OpenPlaces(ctx, places)
+}
+
+// OpenPlaces is Open for places that are no addresses.
+func OpenPlaces(ctx context.Context, places []Place) (*Cluster, error) {
 	c := &Cluster{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, addr := range slices.Compact(slices.Sorted(slices.Values(addresses))) {
+	for _, place := range places {
 		wg.Go(func() {
-			p := newProcess(addr)
+			p := newProcess(place)
 			err := p.Get(ctx, "process", nil, &p.Identity)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				c.Silent = append(c.Silent, fmt.Errorf("nobody answers at %s: %w", addr, err))
+				c.Silent = append(c.Silent, fmt.Errorf("nobody answers at %s: %w", place.Name, err))
 				return
 			}
 			c.Processes = append(c.Processes, p)
@@ -111,15 +128,18 @@ func (c *Cluster) On(component, node string) *Process {
 	return nil
 }
 
-func newProcess(addr string) *Process {
+// placeOf is the place at an address.
+func placeOf(addr string) Place {
 	network, target := "tcp", addr
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, target = "unix", path
 	}
-	return &Process{address: addr, http: &http.Client{Timeout: timeout, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, target)
-		},
+	return Place{addr, func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, network, target) }}
+}
+
+func newProcess(place Place) *Process {
+	return &Process{address: place.Name, http: &http.Client{Timeout: timeout, Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return place.Dial(ctx) },
 		DisableKeepAlives: true,
 	}}}
 }

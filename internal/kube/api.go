@@ -33,6 +33,9 @@ type APIOptions struct {
 	OpaqueSecrets bool
 	// Status keeps the status of objects; who does not need it gets no Snapshot for a change of it.
 	Status bool
+	// Bare takes a kind of Hythe's own that the API server does not serve for an empty one, and says so, in place of waiting
+	// until its CustomResourceDefinition is installed: nodes must get their network before.
+	Bare bool
 	// Interval is the least time between two Snapshots (default 30 ms). The first change goes out at once.
 	Interval time.Duration
 	// Ping is how long the connection may be silent before it is tested, and how long the test may take (5 s).
@@ -57,6 +60,10 @@ type APIOptions struct {
 // silence is how long the API server may give no answer before that is logged.
 const silence = 5 * time.Second
 
+// relistAfter is how long the API server must have been away for all to be read anew, in place of what changed since: long
+// enough that its etcd may have been restored from a backup and gone on.
+const relistAfter = 30 * time.Second
+
 // API is the cluster's API server as a source of Snapshots.
 //
 //	list and watch ──> replica of each kind ──> world.apply(what changed) ──> *model.Snapshot ──> handler
@@ -69,8 +76,8 @@ type API struct {
 	replicas []*replica
 	cache    *diskCache // nil without CacheDir
 	wake     chan struct{}
-	cachedAt atomic.Pointer[time.Time] // of the cache in use; nil when the API server's own state is
-	away     atomic.Pointer[model.Problem]
+	cachedAt atomic.Pointer[time.Time]                   // of the cache in use; nil when the API server's own state is
+	said     atomic.Pointer[map[complaint]model.Problem] // what the API server does not give, and why
 }
 
 // NewAPI makes a source of what config's API server has. Nothing is asked before Run.
@@ -118,7 +125,9 @@ func (a *API) watch(kind string) error {
 	if kind == "Secret" && !a.options.OpaqueSecrets {
 		selector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))
 	}
-	a.replicas = append(a.replicas, newReplica(kind, resource, selector, a.options.Status, a.options.Seed, a.notify))
+	r := newReplica(kind, resource, selector, a.options.Status, a.options.Seed, a.notify)
+	r.bare = a.options.Bare && r.custom()
+	a.replicas = append(a.replicas, r)
 	return nil
 }
 
@@ -164,28 +173,34 @@ func (a *API) Age() time.Duration {
 	if at := a.cachedAt.Load(); at != nil {
 		return time.Since(*at)
 	}
-	since, _ := a.silentSince()
-	if since.IsZero() {
-		return 0
+	if since := a.silentSince(); !since.IsZero() {
+		return time.Since(since)
 	}
-	return time.Since(since)
+	return 0
 }
 
 // FromCache says whether the state in use is not the API server's of now: one kept on the node, or the last one before
 // the server went away.
-func (a *API) FromCache() bool { return a.cachedAt.Load() != nil || a.away.Load() != nil }
+func (a *API) FromCache() bool {
+	if a.cachedAt.Load() != nil {
+		return true
+	}
+	said := a.said.Load()
+	if said == nil {
+		return false
+	}
+	_, away := (*said)[complaint{reason: ReasonAPIServerAway}]
+	return away
+}
 
-func (a *API) silentSince() (oldest time.Time, why error) {
+// silentSince is when the first of the replicas that get no state was lost, the zero time if all get theirs.
+func (a *API) silentSince() (oldest time.Time) {
 	for _, r := range a.replicas {
-		since, err := r.silent()
-		if !since.IsZero() && (oldest.IsZero() || since.Before(oldest)) {
-			oldest, why = since, fmt.Errorf("%s: %w", r, err)
-			if err == nil {
-				why = fmt.Errorf("%s: no answer", r)
-			}
+		if since, _ := r.silent(); !since.IsZero() && (oldest.IsZero() || since.Before(oldest)) {
+			oldest = since
 		}
 	}
-	return oldest, why
+	return oldest
 }
 
 // problems says what is wrong with the connection and with what it brought. Each Snapshot has them.
@@ -193,9 +208,11 @@ func (a *API) problems() []model.Problem {
 	var out []model.Problem
 	if at := a.cachedAt.Load(); at != nil {
 		out = append(out, a.cacheProblem(*at))
-	} else if away := a.away.Load(); away != nil {
-		if since, _ := a.silentSince(); !since.IsZero() { // else it is back since a moment ago
-			out = append(out, *away)
+	} else if said := a.said.Load(); said != nil {
+		for c, p := range *said {
+			if a.lasts(c) { // else it is back since a moment ago
+				out = append(out, p)
+			}
 		}
 	}
 	for _, r := range a.replicas {
@@ -208,8 +225,8 @@ func (a *API) ref() model.ObjectRef { return model.ObjectRef{Kind: "APIServer", 
 
 func (a *API) cacheProblem(at time.Time) model.Problem {
 	return model.Problemf(a.ref(), "SnapshotFromCache",
-		"the API server has not answered since the start: the state kept on this node at %s is used until it does",
-		at.UTC().Format(time.RFC3339))
+		"the API server has not given all state since the start%s: the state kept on this node at %s is used until it does",
+		a.missing(), at.UTC().Format(time.RFC3339))
 }
 
 // Run watches the API server and calls handle with the first Snapshot when all kinds are complete, and then after
@@ -319,33 +336,6 @@ func (a *API) all() []metav1.Object {
 	return out
 }
 
-// watchdog says once that the API server is away, and once that it is back: in the log, and by a Snapshot of the same
-// state with, or without, the Problem. It does the same for other Problems.
-func (a *API) watchdog(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		since, why := a.silentSince()
-		switch now := !since.IsZero() && time.Since(since) > silence; {
-		case now && a.away.Load() == nil:
-			a.log.Warn("the API server gives no state, the last one stays in use", "server", a.host, "error", why)
-			p := model.Problemf(a.ref(), "APIServerAway", "no state since %s, the last one stays in use: look at the API server and the way to it: %v",
-				since.UTC().Format(time.RFC3339), why)
-			a.away.Store(&p)
-			a.notify()
-		case a.away.Load() != nil && since.IsZero():
-			a.log.Info("the API server is back", "server", a.host)
-			a.away.Store(nil)
-			a.notify()
-		}
-	}
-}
-
 // confirm reads again what a list lacked, when it is time.
 func (a *API) confirm(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
@@ -372,6 +362,8 @@ func (a *API) fromCache() *model.Snapshot {
 		a.log.Warn("the API server does not answer and there is no state of before", "error", err)
 		return nil
 	}
+	now := time.Now() // from here on the age is measured, whatever is done to the wall clock
+	at = now.Add(-max(0, now.Sub(at)))
 	a.cachedAt.Store(&at)
 	a.log.Warn("the API server does not answer: the state kept on this node is used until it does",
 		"age", time.Since(at).Round(time.Second), "objects", len(objects))

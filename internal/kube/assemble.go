@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/seen"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -21,6 +23,7 @@ type document struct {
 	name     string
 	objects  []metav1.Object
 	problems []model.Problem
+	seen     seen.Times // of the one file that holds them
 }
 
 // assemble makes a Snapshot of documents. Later layers replace objects of earlier ones; within one layer the
@@ -38,25 +41,70 @@ func assemble(layers ...[]document) *model.Snapshot {
 		Reports:        map[string]*v1alpha1.Report{},
 	}
 	slicesByName := map[model.Key]*discoveryv1.EndpointSlice{}
+	times := timesOf(layers)
 	for _, layer := range layers {
-		seen := map[string]string{}
+		files := map[string]string{} // by object
 		for _, d := range layer {
 			s.Problems = append(s.Problems, d.problems...)
 			for _, object := range d.objects {
 				ref := refOf(object)
-				if first, ok := seen[ref.String()]; ok {
+				if first, ok := files[ref.String()]; ok {
 					s.Problems = append(s.Problems, model.Problemf(ref, "Duplicate",
 						"%s holds it again, %s is used: remove one", d.name, first))
 					continue
 				}
-				seen[ref.String()] = d.name
-				put(s, slicesByName, object)
+				files[ref.String()] = d.name
+				put(s, slicesByName, created(object, times))
 			}
 		}
 	}
 	s.Endpoints = mergeSlices(slicesByName)
 	s.Problems = model.SortProblems(s.Problems)
 	return s
+}
+
+func timesOf(layers [][]document) seen.Times {
+	for _, layer := range layers {
+		for _, d := range layer {
+			if d.seen != nil {
+				return d.seen
+			}
+		}
+	}
+	return nil
+}
+
+// created returns an object that has no creation time with that at which it was seen first. The object itself is part of
+// earlier Snapshots and stays as it is.
+func created(object metav1.Object, times seen.Times) metav1.Object {
+	if at := object.GetCreationTimestamp(); len(times) == 0 || !at.IsZero() {
+		return object
+	}
+	at, ok := times[seen.Key(kindOf(object), keyOf(object))]
+	if !ok {
+		return object
+	}
+	switch o := object.(type) {
+	case *networkingv1.Ingress:
+		return withTime(*o, at)
+	case *corev1.Service:
+		return withTime(*o, at)
+	case *v1alpha1.AddressPool:
+		return withTime(*o, at)
+	case *corev1.Node:
+		return withTime(*o, at)
+	}
+	return object
+}
+
+// withTime sets the creation time of a copy.
+func withTime[T any, P interface {
+	*T
+	metav1.Object
+}](o T, at time.Time) P {
+	p := P(&o)
+	p.SetCreationTimestamp(metav1.NewTime(at))
+	return p
 }
 
 func keyOf(o metav1.Object) model.Key {
@@ -124,8 +172,17 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 	}
 }
 
+// toBeDeleted says whether the cluster autoscaler is about to delete a node.
+func toBeDeleted(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" }
+
 func convertNode(o *corev1.Node) (*model.Node, []model.Problem) {
 	n := &model.Node{Name: o.Name, Created: o.CreationTimestamp.Time, Labels: o.Labels, Unschedulable: o.Spec.Unschedulable}
+	n.Leaving = o.DeletionTimestamp != nil || slices.ContainsFunc(o.Spec.Taints, toBeDeleted)
+	for _, c := range o.Status.Conditions {
+		if c.Type == corev1.NodeNetworkUnavailable {
+			n.NetworkUnavailable = c.Status
+		}
+	}
 	var problems []model.Problem
 	ref := model.ObjectRef{Kind: "Node", Name: o.Name}
 	for _, a := range o.Status.Addresses {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,12 +27,14 @@ import (
 
 // A fakeServer is an API server in memory, for faults that take long or are hard to make with a real one.
 type fakeServer struct {
-	mu      sync.Mutex
-	lists   map[string][]any // by last element of the path
-	exact   map[string][]any // for reads without a resourceVersion, if set
-	away    bool
-	watches map[*io.PipeWriter]string
-	listed  map[string]int
+	mu    sync.Mutex
+	lists map[string][]any // by last element of the path
+	exact map[string][]any // for reads without a resourceVersion, if set
+	away  bool
+	// unserved is a resource that the server does not know.
+	unserved string
+	watches  map[*io.PipeWriter]string
+	listed   map[string]int
 }
 
 func newFakeServer() *fakeServer {
@@ -49,6 +52,10 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	query := r.URL.Query()
 	answer := func(code int, body io.ReadCloser) (*http.Response, error) {
 		return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, Request: r}, nil
+	}
+	if resource == f.unserved {
+		return answer(http.StatusNotFound, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+			Status: metav1.StatusFailure, Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound}))
 	}
 	if query.Get("sendInitialEvents") != "" {
 		return answer(http.StatusUnprocessableEntity, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
@@ -68,8 +75,12 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	if items == nil {
 		items = []any{}
 	}
-	kind := map[string]string{"services": "ServiceList", "addresspools": "AddressPoolList"}[resource]
-	version := map[string]string{"services": "v1", "addresspools": v1alpha1.APIVersion}[resource]
+	kind, version := "", ""
+	for _, k := range AllKinds() {
+		if r, _ := client.ResourceOf(k); r.Name == resource {
+			kind, version = k+"List", r.GV.String()
+		}
+	}
 	return answer(http.StatusOK, body(map[string]any{
 		"kind": kind, "apiVersion": version, "metadata": map[string]any{"resourceVersion": "1"}, "items": items,
 	}))
@@ -111,6 +122,13 @@ func (f *fakeServer) gone(resource string) {
 		Status: metav1.StatusFailure, Reason: metav1.StatusReasonExpired, Code: http.StatusGone, Message: "too old resource version"})
 }
 
+// serve lets the server know all resources but one.
+func (f *fakeServer) serve(allBut string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unserved = allBut
+}
+
 // leave lets the server be away, and come back.
 func (f *fakeServer) leave(away bool) {
 	f.mu.Lock()
@@ -132,7 +150,12 @@ type watching struct {
 
 func watchFake(t *testing.T, f *fakeServer, options APIOptions) *watching {
 	t.Helper()
-	config := &client.RESTConfig{Host: "https://fake", WrapTransport: func(http.RoundTripper) http.RoundTripper { return f }}
+	return watchTransport(t, f, options)
+}
+
+func watchTransport(t *testing.T, transport http.RoundTripper, options APIOptions) *watching {
+	t.Helper()
+	config := &client.RESTConfig{Host: "https://fake", WrapTransport: func(http.RoundTripper) http.RoundTripper { return transport }}
 	api, err := NewAPI(config, options, testLog(t))
 	if err != nil {
 		t.Fatal(err)
@@ -308,6 +331,31 @@ func TestMassDeleteAfterCache(t *testing.T) {
 		}
 		if s := w.last(time.Minute); len(s.Services) != 1 || len(s.Problems) != 0 {
 			t.Errorf("%d Services, problems %v after the second reading", len(s.Services), s.Problems)
+		}
+	})
+}
+
+// TestCacheOfTheFuture starts from a cache that was written before the clock was set back.
+func TestCacheOfTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeServer()
+		f.set("services", services(3)...)
+		options := APIOptions{Kinds: []string{"Service"}, CacheDir: t.TempDir()}
+		w := watchFake(t, f, options)
+		w.last(10 * time.Second)
+		w.stop()
+		f.leave(true)
+		ahead := time.Now().Add(24 * time.Hour)
+		if err := os.Chtimes(filepath.Join(options.CacheDir, "snapshot.jsonl"), ahead, ahead); err != nil {
+			t.Fatal(err)
+		}
+		w = watchFake(t, f, options)
+		defer w.stop()
+		if s := w.last(10 * time.Second); s == nil || len(s.Services) != 3 {
+			t.Fatalf("no Snapshot from the cache: %+v", s)
+		}
+		if age := w.Age(); age < 0 || age > 10*time.Second {
+			t.Errorf("the age is %s", age)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +15,11 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/internal/kube/decode"
+	"hythe.dev/hythe/internal/kube/seen"
+	"hythe.dev/hythe/internal/kube/stamp"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -26,8 +30,6 @@ const (
 	settleMax = 200 * time.Millisecond
 	// resync is how often the folders are compared without a notification, for file systems that send none.
 	resync = 5 * time.Second
-	// emptied is how long a file may be empty before that is believed: who writes a file in place empties it first.
-	emptied = time.Second
 )
 
 // Load reads files, folders (with their subfolders) and "-" (standard input) once. What cannot be read is a
@@ -90,18 +92,17 @@ func manifestFiles(path string) ([]string, error) {
 type Files struct {
 	layers []*layer
 	log    *slog.Logger
-	// emptied is how long a file may be empty before that is believed. Not to be changed after Run.
-	emptied time.Duration
+	// patience is stamp.Wait. Not to be changed after Run.
+	patience time.Duration
 }
 
 // NewFiles makes a source of the two folders. Nothing is read before Run. An empty state folder name means that
 // there is none.
 func NewFiles(manifests, state string, log *slog.Logger) *Files {
-	f := &Files{log: log, emptied: emptied}
-	for _, dir := range []string{manifests, state} {
-		if dir != "" {
-			f.layers = append(f.layers, &layer{dir: dir, files: map[string]*file{}})
-		}
+	f := &Files{log: log, patience: stamp.Wait}
+	f.layers = append(f.layers, &layer{dir: manifests, files: map[string]*file{}})
+	if state != "" {
+		f.layers = append(f.layers, &layer{dir: state, renamed: true, files: map[string]*file{}})
 	}
 	return f
 }
@@ -114,21 +115,19 @@ const StatusFile = "status.yaml"
 type layer struct {
 	dir   string
 	files map[string]*file
-	// writing says that a file of it is being written, so that it must be read again soon.
-	writing bool
+	// renamed says that it is the state folder: each file has one writer, which replaces it by rename.
+	renamed bool
+	// doubtful says that some file must be looked at again soon.
+	doubtful bool
 }
 
 // A file is the last good content of one file.
 type file struct {
-	stamp    stamp
+	stamp    stamp.Stamp
 	document document
-}
-
-// A stamp tells whether a file changed. The inode is in it since a rename may keep size and time.
-type stamp struct {
-	size  int64
-	mtime time.Time
-	inode uint64
+	// doubt is about the state that the file is in now, while the document is that of an earlier one.
+	doubt stamp.Doubt
+	late  bool
 }
 
 // Run reads the folders, calls handle with the first Snapshot and then after each change, until ctx is done.
@@ -141,7 +140,7 @@ func (f *Files) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 	defer watcher.Close()
 	for first := true; ; first = false {
 		f.watch(watcher)
-		changed, err := f.read()
+		changed, err := f.read(time.Now())
 		if err != nil {
 			if first {
 				return err
@@ -175,8 +174,8 @@ func (f *Files) watch(watcher *fsnotify.Watcher) {
 // wait returns when something may have changed and it is quiet again, or false when ctx is done.
 func (f *Files) wait(ctx context.Context, watcher *fsnotify.Watcher) bool {
 	again := resync
-	if f.beingWritten() {
-		again = f.emptied
+	if f.doubtful() {
+		again = f.patience
 	}
 	resync := time.NewTimer(again)
 	defer resync.Stop()
@@ -206,86 +205,138 @@ func (f *Files) wait(ctx context.Context, watcher *fsnotify.Watcher) bool {
 }
 
 // read compares all files with what was read before and decodes those that changed.
-func (f *Files) read() (changed bool, err error) {
+func (f *Files) read(now time.Time) (changed bool, err error) {
 	for _, l := range f.layers {
-		c, e := l.read(f.emptied)
+		c, e := l.read(now, f.patience)
 		changed = changed || c
 		err = errors.Join(err, e)
 	}
 	return changed, err
 }
 
-func (l *layer) read(emptied time.Duration) (changed bool, err error) {
-	l.writing = false
+func (l *layer) read(now time.Time, patience time.Duration) (changed bool, err error) {
+	l.doubtful = false
 	names, err := manifestFiles(l.dir)
 	if err != nil {
 		return false, fmt.Errorf("read manifests: %w", err)
 	}
 	for _, name := range names {
-		if filepath.Base(name) == StatusFile {
-			continue
+		if filepath.Base(name) != StatusFile {
+			changed = l.readFile(name, now, patience) || changed
 		}
-		now, err := stampOf(name)
-		if err != nil {
-			continue // it was removed in the meantime: the next turn sees that
-		}
-		known := l.files[name]
-		if known != nil && known.stamp == now {
-			continue
-		}
-		if known.emptied(now, emptied) {
-			l.writing = true
-			continue
-		}
-		data, err := os.ReadFile(name)
-		d := decodeFile(name, data)
-		if err != nil {
-			d.problems = []model.Problem{model.Problemf(model.ObjectRef{Kind: "File", Name: name}, "Unreadable",
-				"%v; what it held before stays in use", err)}
-		}
-		l.files[name] = replace(known, now, d)
-		changed = true
 	}
-	for name := range l.files {
-		if !slices.Contains(names, name) {
-			delete(l.files, name)
-			changed = true
+	for name, known := range l.files {
+		if slices.Contains(names, name) {
+			continue
 		}
+		if !l.renamed && !known.doubt.Over(stamp.Stamp{}, now, patience) {
+			l.doubtful = true
+			continue
+		}
+		delete(l.files, name)
+		changed = true
 	}
 	return changed, nil
 }
 
-// emptied says that a file which had content has lost all of it less than within ago.
-func (f *file) emptied(now stamp, within time.Duration) bool {
-	return f != nil && f.stamp.size > 0 && now.size == 0 && time.Since(now.mtime) < within
+// readFile reads one file if it changed and if its new state can be believed; see stamp. A file that took the place of
+// another by rename is whole: it is believed at once, unless an object is missing. A file of the state folder always is.
+func (l *layer) readFile(name string, now time.Time, patience time.Duration) (changed bool) {
+	is, err := stamp.Of(name)
+	if err != nil {
+		return false // it was removed in the meantime: the next turn sees that
+	}
+	known := l.files[name]
+	if known == nil {
+		l.files[name] = replace(nil, is, l.document(name))
+		return true
+	}
+	if known.stamp == is {
+		changed = known.late
+		known.doubt, known.late = stamp.Doubt{}, false
+		return changed
+	}
+	believed := l.renamed || known.doubt.Over(is, now, patience)
+	if !believed && known.stamp.Identity == is.Identity {
+		return l.waitFor(known, now)
+	}
+	d := l.document(name)
+	if after, err := stamp.Of(name); err != nil || after != is || !believed && lacks(d, known.document) {
+		return l.waitFor(known, now)
+	}
+	l.files[name] = replace(known, is, d)
+	return true
 }
 
-// beingWritten says whether a file is to be read again soon.
-func (f *Files) beingWritten() bool {
-	return slices.ContainsFunc(f.layers, func(l *layer) bool { return l.writing })
+// waitFor leaves a file as it was known, and says whether its Problem is new.
+func (l *layer) waitFor(known *file, now time.Time) (changed bool) {
+	l.doubtful = true
+	changed = !known.late && known.doubt.Late(now)
+	known.late = known.late || changed
+	return changed
+}
+
+// lacks says whether an object of the last good state is missing. Of a document with Problems the objects are not used.
+func lacks(d, known document) bool {
+	there := make(map[model.ObjectRef]bool, len(d.objects))
+	for _, o := range d.objects {
+		there[refOf(o)] = true
+	}
+	return len(d.problems) == 0 && slices.ContainsFunc(known.objects, func(o metav1.Object) bool { return !there[refOf(o)] })
+}
+
+// document reads one file.
+func (l *layer) document(name string) document {
+	data, err := os.ReadFile(name)
+	var d document
+	if l.renamed && filepath.Base(name) == seen.File {
+		d.name = name
+		if err == nil {
+			d.seen, err = seen.Parse(data)
+		}
+	} else {
+		d = decodeFile(name, data)
+	}
+	if err != nil {
+		d.problems = []model.Problem{model.Problemf(model.ObjectRef{Kind: "File", Name: name}, "Unreadable",
+			"%v; what it held before stays in use", err)}
+	}
+	return d
+}
+
+// doubtful says whether a file is to be looked at again soon.
+func (f *Files) doubtful() bool {
+	return slices.ContainsFunc(f.layers, func(l *layer) bool { return l.doubtful })
 }
 
 // replace keeps the last good objects of a file of which some document cannot be read now.
-func replace(known *file, now stamp, d document) *file {
+func replace(known *file, now stamp.Stamp, d document) *file {
 	if known != nil && len(d.problems) > 0 {
-		d.objects = known.document.objects
+		d.objects, d.seen = known.document.objects, known.document.seen
 	}
 	return &file{stamp: now, document: d}
 }
 
+// snapshot puts all files together. A file that is in doubt comes before the others of its folder: an object that was
+// moved out of it is used as it is where it was moved to.
 func (f *Files) snapshot() *model.Snapshot {
-	layers := make([][]document, 0, len(f.layers))
+	var layers [][]document
 	for _, l := range f.layers {
-		names := make([]string, 0, len(l.files))
-		for name := range l.files {
-			names = append(names, name)
+		var doubtful, documents []document
+		for _, name := range slices.Sorted(maps.Keys(l.files)) {
+			known := l.files[name]
+			d := known.document
+			if known.late {
+				d.problems = append(slices.Clip(d.problems), model.Problemf(model.ObjectRef{Kind: "File", Name: name}, "BeingWritten",
+					"It keeps changing, and is read when it has been the same for %s; what it held before stays in use. Replace it by a rename.", f.patience))
+			}
+			if known.doubt == (stamp.Doubt{}) {
+				documents = append(documents, d)
+			} else {
+				doubtful = append(doubtful, d)
+			}
 		}
-		slices.Sort(names)
-		documents := make([]document, 0, len(names))
-		for _, name := range names {
-			documents = append(documents, l.files[name].document)
-		}
-		layers = append(layers, documents)
+		layers = append(layers, doubtful, documents)
 	}
 	return assemble(layers...)
 }

@@ -148,9 +148,9 @@ func TestFilesKeepsLastGoodState(t *testing.T) {
 	manifests, state := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(manifests, "web.yaml"), web)
 	snapshots := make(chan *model.Snapshot, 16)
-	start := func(emptied time.Duration) (stop func()) {
+	start := func(patience time.Duration) (stop func()) {
 		f := NewFiles(manifests, state, slog.New(slog.DiscardHandler))
-		f.emptied = emptied
+		f.patience = patience
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- f.Run(ctx, func(s *model.Snapshot) { snapshots <- s }) }()

@@ -25,6 +25,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
@@ -37,6 +38,7 @@ type replica struct {
 	resource client.Resource
 	selector fields.Selector
 	status   bool
+	bare     bool   // see APIOptions
 	changed  func() // called after each change, must not block
 
 	mu       sync.Mutex
@@ -55,7 +57,9 @@ type replica struct {
 	lists   int       // complete lists so far
 	expired int       // watches that could not be continued (410)
 	asked   time.Time // since when a request waits for its answer; zero: none does
+	failing time.Time // since when no watch can be opened; zero: the last one could
 	err     error     // why the last request failed
+	unknown bool      // the API server does not serve this kind, and that is borne
 }
 
 func newReplica(kind string, resource client.Resource, selector fields.Selector, status bool, seed uint64, changed func()) *replica {
@@ -121,9 +125,12 @@ func (r *replica) reflect(ctx context.Context, c *client.Clients) {
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			options.Watch, options.FieldSelector = true, r.selector.String()
+			if err := r.mayContinue(ctx, list, options); err != nil {
+				return nil, err
+			}
 			r.ask()
 			w, err := open(ctx, options)
-			r.answer(err)
+			r.opened(err)
 			if err != nil {
 				return nil, err
 			}
@@ -172,6 +179,44 @@ func (r *replica) observed(w watch.Interface) watch.Interface {
 	return out
 }
 
+// mayContinue says whether a watch may go on from a version, or an error (410) that lets the reflector list anew. An etcd
+// that was restored counts from an old revision again: a watch from a later one opens there and tells nothing until
+// the revisions have caught up, and after that it has missed what was between.
+func (r *replica) mayContinue(ctx context.Context, list lister, options metav1.ListOptions) error {
+	if options.SendInitialEvents != nil || options.ResourceVersion == "" || options.ResourceVersion == "0" {
+		return nil // a complete list
+	}
+	if r.awayFor() > relistAfter {
+		return r.expire("the API server was away for long")
+	}
+	r.ask()
+	_, err := list(ctx, metav1.ListOptions{
+		FieldSelector: options.FieldSelector, Limit: 1, ResourceVersion: options.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+	})
+	r.answer(err)
+	if apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
+		return r.expire("the API server is older than resourceVersion " + options.ResourceVersion)
+	}
+	return err
+}
+
+// awayFor is how long a request has been waiting for its answer.
+func (r *replica) awayFor() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked.IsZero() {
+		return 0
+	}
+	return time.Since(r.asked)
+}
+
+func (r *replica) expire(why string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.expired++
+	return apierrors.NewResourceExpired(why)
+}
+
 func isExpired(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
 
 func (r *replica) ask() {
@@ -186,8 +231,15 @@ func (r *replica) ask() {
 func (r *replica) answer(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.err = err
-	if err == nil {
+	r.answered(err)
+}
+
+// answered is called with mu held.
+func (r *replica) answered(err error) {
+	if err != nil || r.failing.IsZero() {
+		r.err = err
+	}
+	if r.bear(err) || err == nil {
 		r.asked = time.Time{}
 	}
 	if isExpired(err) {
@@ -195,11 +247,45 @@ func (r *replica) answer(err error) {
 	}
 }
 
+// opened notes whether a watch could be opened: lists alone, each after a pause, are no state to rely on.
+func (r *replica) opened(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		r.failing = time.Time{}
+	} else if r.failing.IsZero() {
+		r.failing = r.asked
+	}
+	r.answered(err)
+	if r.unknown {
+		r.failing = time.Time{}
+	}
+}
+
+// bear takes a kind that the API server does not serve for a complete, empty one, but keeps what was there: a definition
+// that somebody deletes takes nothing away from nodes. An API server that has only just started answers 503 until it knows all its kinds.
+// It is called with mu held.
+func (r *replica) bear(err error) bool {
+	was := r.unknown
+	r.unknown = r.bare && apierrors.IsNotFound(err)
+	if r.unknown {
+		r.synced = true
+	}
+	if r.unknown != was {
+		r.changed()
+	}
+	return r.unknown
+}
+
 // problems are the objects that cannot be read, and what is held.
 func (r *replica) problems(server model.ObjectRef) []model.Problem {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := slices.Collect(maps.Values(r.invalid))
+	if r.unknown {
+		out = append(out, model.Problemf(server, ReasonKindNotServed, "the API server knows no %s.%s: what they say is not known, until the CustomResourceDefinitions of Hythe's chart are installed",
+			r.resource.Name, r.resource.GV.Group))
+	}
 	if r.heldText != "" {
 		out = append(out, model.Problemf(server, "MassDeleteHeld", "%s", r.heldText))
 	}
@@ -225,6 +311,9 @@ func (r *replica) seed(objects []metav1.Object) {
 func (r *replica) silent() (time.Time, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.asked.IsZero() || !r.failing.IsZero() && r.failing.Before(r.asked) {
+		return r.failing, r.err
+	}
 	return r.asked, r.err
 }
 
@@ -346,12 +435,15 @@ func (r *replica) put(fresh metav1.Object) bool {
 
 // read makes the trimmed, typed object of what the API server sent. Whatever it is, it costs no more than itself.
 func (r *replica) read(fresh metav1.Object) (o metav1.Object, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("reading it failed: %v", p)
-		}
-	}()
-	o = fresh
+	err = contain.Call(func() (err error) {
+		o, err = r.typed(fresh)
+		return err
+	})
+	return o, err
+}
+
+func (r *replica) typed(fresh metav1.Object) (metav1.Object, error) {
+	o := fresh
 	if u, ok := fresh.(*unstructured.Unstructured); ok {
 		data, err := u.MarshalJSON() // numbers that are too large are errors, which a conversion by reflection would cut
 		if err != nil {

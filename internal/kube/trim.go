@@ -21,7 +21,7 @@ func trim(object metav1.Object, status bool) {
 	object.SetGenerateName("")
 	object.SetSelfLink("")
 	object.SetOwnerReferences(nil)
-	object.SetFinalizers(nil)
+	trimFinalizers(object, status)
 	switch o := object.(type) {
 	case *networkingv1.Ingress:
 		o.Labels, o.Annotations = nil, withoutLastApplied(o.Annotations)
@@ -33,13 +33,13 @@ func trim(object metav1.Object, status bool) {
 	case *corev1.Service:
 		o.Annotations = withoutLastApplied(o.Annotations)
 		o.Status.Conditions = nil
-		if !status {
+		if !status && !ofAnother(o) {
 			o.Status = corev1.ServiceStatus{}
 		}
 	case *corev1.Secret:
 		trimSecret(o)
 	case *corev1.Node:
-		trimNode(o)
+		trimNode(o, status)
 	case *discoveryv1.EndpointSlice:
 		trimSlice(o)
 	case *v1alpha1.AddressPool:
@@ -51,6 +51,24 @@ func trim(object metav1.Object, status bool) {
 		object.SetLabels(nil)
 		object.SetAnnotations(nil)
 	}
+}
+
+// ofAnother says whether another load balancer may write the status of a Service: nodes may have to serve its address.
+func ofAnother(o *corev1.Service) bool {
+	class := o.Spec.LoadBalancerClass
+	return o.Spec.Type == corev1.ServiceTypeLoadBalancer && (class == nil || *class != v1alpha1.LoadBalancerClass)
+}
+
+// trimFinalizers keeps the one that the controller writes.
+func trimFinalizers(object metav1.Object, status bool) {
+	_, service := object.(*corev1.Service)
+	var kept []string
+	for _, f := range object.GetFinalizers() {
+		if service && status && f == v1alpha1.CleanupFinalizer {
+			kept = []string{f}
+		}
+	}
+	object.SetFinalizers(kept)
 }
 
 func withoutLastApplied(annotations map[string]string) map[string]string {
@@ -79,16 +97,29 @@ func used(object metav1.Object) bool {
 	return !ok || o.Type == corev1.SecretTypeTLS || len(o.Data) == 2
 }
 
-func trimNode(o *corev1.Node) {
+// trimNode keeps no time of a condition: the kubelet writes them again and again.
+func trimNode(o *corev1.Node, status bool) {
 	o.Annotations = nil
-	o.Spec = corev1.NodeSpec{PodCIDR: o.Spec.PodCIDR, PodCIDRs: o.Spec.PodCIDRs, Unschedulable: o.Spec.Unschedulable}
+	var taints []corev1.Taint
+	for _, t := range o.Spec.Taints {
+		if toBeDeleted(t) {
+			taints = []corev1.Taint{{Key: t.Key}}
+		}
+	}
+	o.Spec = corev1.NodeSpec{PodCIDR: o.Spec.PodCIDR, PodCIDRs: o.Spec.PodCIDRs, Unschedulable: o.Spec.Unschedulable, Taints: taints}
 	var addresses []corev1.NodeAddress
 	for _, a := range o.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			addresses = append(addresses, a)
 		}
 	}
-	o.Status = corev1.NodeStatus{Addresses: addresses}
+	var conditions []corev1.NodeCondition
+	for _, c := range o.Status.Conditions {
+		if status && c.Type == corev1.NodeNetworkUnavailable {
+			conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions}
 }
 
 func trimSlice(o *discoveryv1.EndpointSlice) {

@@ -73,7 +73,11 @@ type outcome struct {
 // newCrashes starts a lab of a copy of the examples, and traffic.
 func newCrashes(t *testing.T, name string) *crashes {
 	t.Helper()
-	hythe := build(t)
+	return newCrashesOf(t, build(t), name)
+}
+
+func newCrashesOf(t *testing.T, hythe, name string) *crashes {
+	t.Helper()
 	l := open(t, name)
 	if err := os.CopyFS(l.Manifests(), os.DirFS("../../examples")); err != nil {
 		t.Fatal(err)

@@ -25,12 +25,19 @@ import (
 // build returns the path of hythe, with hythe-cni beside it.
 func build(t *testing.T) string {
 	t.Helper()
+	return buildWith(t)
+}
+
+// buildWith gives more flags to go build.
+func buildWith(t *testing.T, flags ...string) string {
+	t.Helper()
 	testenv.Root(t)
 	envoy := testenv.Envoy(t)
 	t.Setenv("ENVOY", envoy)
 	dir := t.TempDir()
 	for _, name := range []string{"hythe", "hythe-cni"} {
-		out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), "hythe.dev/hythe/cmd/"+name).CombinedOutput()
+		args := append([]string{"build", "-o", filepath.Join(dir, name)}, flags...)
+		out, err := exec.Command("go", append(args, "hythe.dev/hythe/cmd/"+name)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"hythe.dev/hythe/internal/contain"
 )
 
 // ReasonEndpointRefused says that an endpoint is not used, since its address or port cannot be those of a pod.
@@ -53,15 +55,19 @@ func OwnOf(s *Snapshot, ports OwnPorts, local ...netip.Addr) Own {
 		o.nodes[a.Unmap()] = "this node"
 	}
 	for _, n := range s.Nodes {
-		for _, a := range n.Addresses {
-			o.nodes[a.Unmap()] = "node " + n.Name
-		}
+		_ = contain.Do(func() { // the overlay tells of it
+			for _, a := range n.Addresses {
+				o.nodes[a.Unmap()] = "node " + n.Name
+			}
+		})
 	}
 	var claimed []netip.Addr
 	for _, c := range s.Claims {
-		if a, err := netip.ParseAddr(c.Spec.Address); err == nil {
-			claimed = append(claimed, a.Unmap())
-		}
+		_ = contain.Do(func() { // the controller tells of it
+			if a, err := netip.ParseAddr(c.Spec.Address); err == nil {
+				claimed = append(claimed, a.Unmap())
+			}
+		})
 	}
 	slices.SortFunc(claimed, netip.Addr.Compare)
 	foreign := ForeignAddresses(s, claimed)

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 )
 
 // ReasonForeignAddress says that a claim's address is a node's, a pod's or a ClusterIP.
@@ -28,17 +29,21 @@ func ForeignAddresses(s *Snapshot, addrs []netip.Addr) map[netip.Addr]string {
 	}
 	single := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 	for _, n := range s.Nodes {
-		for _, a := range n.Addresses {
-			note(single(a.Unmap()), "it is the address of node "+n.Name)
-		}
-		for _, p := range n.PodCIDRs {
-			note(p.Masked(), "it is in the pod CIDR "+p.String()+" of node "+n.Name)
-		}
+		_ = contain.Do(func() { // the overlay tells of it
+			for _, a := range n.Addresses {
+				note(single(a.Unmap()), "it is the address of node "+n.Name)
+			}
+			for _, p := range n.PodCIDRs {
+				note(p.Masked(), "it is in the pod CIDR "+p.String()+" of node "+n.Name)
+			}
+		})
 	}
 	for key, svc := range s.Services {
-		for _, a := range ClusterIPs(svc) {
-			note(single(a), "it is the ClusterIP of Service "+key.String())
-		}
+		_ = contain.Do(func() { // who builds the Service tells of it
+			for _, a := range ClusterIPs(svc) {
+				note(single(a), "it is the ClusterIP of Service "+key.String())
+			}
+		})
 	}
 	for _, n := range notOfPods {
 		note(n.prefix, "it is "+n.name)

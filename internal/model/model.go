@@ -52,6 +52,10 @@ type Node struct {
 	Labels   map[string]string
 	// Unschedulable is true for a cordoned node.
 	Unschedulable bool
+	// Leaving is true for one that is being deleted, or that the cluster autoscaler is about to delete (KEP-3836).
+	Leaving bool
+	// NetworkUnavailable is the status of the condition of that name, empty where it is absent or was not asked for.
+	NetworkUnavailable corev1.ConditionStatus
 }
 
 // Address returns the node's first address of the family of which like is one, or the zero Addr.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 )
 
 // A Problem says that something was asked of Hythe that it did not do, and why. Message names the remedy. It
@@ -16,6 +17,30 @@ type Problem struct {
 	Reason string
 	// Message is for people: one sentence or two.
 	Message string
+	// Stack is where a panic happened that Contain caught, for the log; else empty.
+	Stack string
+}
+
+// ReasonInternalError is the reason of what Contain caught.
+const ReasonInternalError = "InternalError"
+
+// Contain does what is about one object. A panic in it, which is a fault of Hythe's or of a library, costs that object
+// alone, and is the Problem that it returns: otherwise it would stop every change of every other, at each start anew. cost
+// says what the object's owner loses, as a sentence without its full stop.
+func Contain(object ObjectRef, cost string, f func()) []Problem {
+	if p := contain.Do(f); p != nil {
+		return []Problem{InternalError(object, cost, p)}
+	}
+	return nil
+}
+
+// InternalError is the Problem of a panic.
+func InternalError(object ObjectRef, cost string, p *contain.Panic) Problem {
+	problem := Problemf(object, ReasonInternalError,
+		"%s, by a fault of Hythe's (%s, at %s). Other objects are not touched. Report this with the log of hythe; a change of the object may help until then.",
+		cost, p.What, p.Place)
+	problem.Stack = p.Stack
+	return problem
 }
 
 // An ObjectRef names the object that a Problem is about. Namespace is empty for cluster-scoped kinds. For
@@ -55,6 +80,7 @@ func (p Problem) Compare(o Problem) int {
 		cmp.Compare(p.Object.Name, o.Object.Name),
 		cmp.Compare(p.Reason, o.Reason),
 		cmp.Compare(p.Message, o.Message),
+		cmp.Compare(p.Stack, o.Stack),
 	)
 }
 

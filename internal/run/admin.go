@@ -44,6 +44,9 @@ var (
 	ErrBadQuery = errors.New("bad query")
 )
 
+// Public is the part of a that may be seen from other hosts: /healthz, /readyz and /metrics.
+func (a Admin) Public() Admin { return Admin{Ready: a.Ready, Gatherer: a.Gatherer} }
+
 // Handler serves the admin pages.
 func (a Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -69,6 +72,9 @@ func (a Admin) Handler() http.Handler {
 	gate := newGate(a.Shared)
 	for name, answer := range a.Inspect {
 		mux.HandleFunc("GET /inspect/"+name, gate.handle(name, answer))
+	}
+	if len(names) == 0 {
+		return mux
 	}
 	slices.Sort(names)
 	mux.HandleFunc("GET /debug", func(w http.ResponseWriter, _ *http.Request) {

@@ -3,11 +3,10 @@ package run
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"sync"
 	"time"
+
+	"hythe.dev/hythe/internal/contain"
 )
 
 // A Latest hands the newest value to one reader; what the reader did not fetch in time is replaced. A slow
@@ -58,9 +57,9 @@ func Wake(ch chan<- struct{}) {
 const Retry = time.Second
 
 // Sink calls set with each newest value until ctx is done. A value whose set failed is tried again after Retry,
-// unless a newer one came. set reports its own errors; it must be safe to repeat. One that panics is written to standard
-// error, as a panic is, and counts as failed.
-func Sink[T any](ctx context.Context, latest *Latest[T], set func(context.Context, T) error) error {
+// unless a newer one came. set reports its own errors; it must be safe to repeat. One that panics has failed. panics takes
+// note, under the name of part, of that and of those that set caught and returns.
+func Sink[T any](ctx context.Context, latest *Latest[T], panics *Panics, part string, set func(context.Context, T) error) error {
 	var value T
 	var again <-chan time.Time
 	for {
@@ -76,11 +75,8 @@ func Sink[T any](ctx context.Context, latest *Latest[T], set func(context.Contex
 		case <-again:
 		}
 		again = nil
-		err := Guard(func() error { return set(ctx, value) })
-		if p := new(PanicError); errors.As(err, &p) {
-			fmt.Fprintln(os.Stderr, p)
-		}
-		if err != nil {
+		err := contain.Call(func() error { return set(ctx, value) })
+		if panics.Err(part, err) != nil {
 			again = time.After(Retry)
 		}
 	}

@@ -20,7 +20,7 @@ func TestSinkRetriesNewest(t *testing.T) {
 		fail.Store(true)
 		done := make(chan error, 1)
 		go func() {
-			done <- Sink(ctx, latest, func(_ context.Context, v int) error {
+			done <- Sink(ctx, latest, testPanics(t), "test", func(_ context.Context, v int) error {
 				got = append(got, v)
 				if fail.Load() {
 					return errors.New("no")
@@ -56,7 +56,7 @@ func TestSinkSurvivesPanic(t *testing.T) {
 		var got []int
 		done := make(chan error, 1)
 		go func() {
-			done <- Sink(ctx, latest, func(_ context.Context, v int) error {
+			done <- Sink(ctx, latest, testPanics(t), "test", func(_ context.Context, v int) error {
 				got = append(got, v)
 				if len(got) == 1 {
 					panic("at the first")

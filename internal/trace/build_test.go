@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"hythe.dev/hythe/internal/golden"
+	"hythe.dev/hythe/internal/trace/asked"
 )
 
 // TestBuild runs each file of testdata/build. "ask" is a question and where it is from. "edit" changes the Evidence of
@@ -23,11 +24,11 @@ func TestBuild(t *testing.T) {
 	}
 	golden.Archives(t, "testdata/build/*.txtar", func(t *testing.T, archive *golden.Archive) {
 		text, from, _ := strings.Cut(strings.TrimSpace(string(archive.Data("ask"))), " from ")
-		q, err := Parse(text, from, netip.Addr{})
+		q, err := asked.Parse(text, from, netip.Addr{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		ev := decode[Evidence](t, edit(t, base, string(archive.Data("edit"))))
+		ev := decode[asked.Evidence](t, edit(t, base, string(archive.Data("edit"))))
 		got, err := Build(q, ev)
 		var out strings.Builder
 		if err != nil {
@@ -49,17 +50,17 @@ func TestBuildLive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := Parse("https://shop.example.com/", "", netip.Addr{})
+	q, err := asked.Parse("https://shop.example.com/", "", netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ev := decode[Evidence](t, road)
+	ev := decode[asked.Evidence](t, road)
 	planned, err := Build(q, ev)
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden.Archives(t, "testdata/live/*.txtar", func(t *testing.T, archive *golden.Archive) {
-		sent := decode[LiveEvidence](t, edit(t, base, string(archive.Data("edit"))))
+		sent := decode[asked.LiveEvidence](t, edit(t, base, string(archive.Data("edit"))))
 		var out strings.Builder
 		BuildLive(planned, sent).WriteText(&out, ev.Now, false)
 		archive.Want(t, "text", out.String())
@@ -151,80 +152,25 @@ func TestBuildOfLess(t *testing.T) {
 	}
 	for _, text := range []string{"https://shop.example.com/", "203.0.113.10:443", "hythe-system/gateway", "203.0.113.101:31190"} {
 		for _, from := range []string{"", "node2", "10.244.1.7", "hythe-system/envoy-gzhxp"} {
-			q, err := Parse(text, from, netip.Addr{})
+			q, err := asked.Parse(text, from, netip.Addr{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for name := range whole {
-				ev := decode[Evidence](t, edit(t, data, name))
+				ev := decode[asked.Evidence](t, edit(t, data, name))
 				got, err := Build(q, ev)
-				if err != nil && !errors.Is(err, ErrQuestion) {
+				if err != nil && !errors.Is(err, asked.ErrQuestion) {
 					t.Errorf("%s from %q without %s: %v", text, from, name, err)
 				}
 				if err == nil && name != "resolved" && name != "problems" && got.Verdict != Arrives && got.Remedy == "" {
 					t.Errorf("%s from %q without %s: %s, and nothing to do", text, from, name, got.Verdict)
 				}
 			}
-			if got, err := Build(q, Evidence{}); err == nil && got.Verdict == Arrives {
+			if got, err := Build(q, asked.Evidence{}); err == nil && got.Verdict == Arrives {
 				t.Errorf("%s from %q arrives by no evidence", text, from)
 			}
 		}
 	}
-}
-
-func TestParse(t *testing.T) {
-	for _, c := range []struct{ text, from, want string }{
-		{"https://Shop.example.com/a%2Fb?c=d", "", `url https shop.example.com 443 /a%2Fb?c=d`},
-		{"http://shop.example.com:8080", "node1", `url http shop.example.com 8080 /`},
-		{"https://203.0.113.10/", "", `url https 203.0.113.10 443 / addr 203.0.113.10`},
-		{"https://[2001:db8::10]:8443/", "", `url https 2001:db8::10 8443 / addr 2001:db8::10`},
-		{"203.0.113.10:443", "", `address 203.0.113.10 443 tcp`},
-		{"203.0.113.10:53/udp", "", `address 203.0.113.10 53 udp`},
-		{"[2001:db8::10]:53/UDP", "", `address 2001:db8::10 53 udp`},
-		{"203.0.113.10", "", `address 203.0.113.10 0 tcp`},
-		{"shop/web", "", `service shop/web 0  tcp`},
-		{"shop/web:80", "", `service shop/web 80  tcp`},
-		{"shop/dns:dns/udp", "", `service shop/dns 0 dns udp`},
-		{"svc/web", "", `service default/web 0  tcp`},
-		{"svc/shop/web:http", "", `service shop/web 0 http tcp`},
-		{"web.shop.svc:80", "", `service shop/web 80  tcp`},
-		{"web.shop.svc.cluster.local", "", `service shop/web 0  tcp`},
-		{"shop", "", "error"}, {"", "", "error"}, {"shop.example.com/x", "", "error"}, {"ftp://x/", "", "error"},
-		{"http://", "", "error"}, {"http://x:99999/", "", "error"}, {"http://web.shop.svc/", "", "error"},
-		{"203.0.113.10:0", "", "error"}, {"203.0.113.10:80/icmp", "", "error"}, {"a/b/c", "", "error"},
-		{"shop/web:0", "", "error"}, {"shop/web:70000:1", "", "error"}, {"shop/web:80/icmp", "", "error"},
-		{"shop/web", "a/b/c", "error"}, {"shop/web", "/b", "error"}, {"shop/web", "a b", "error"},
-	} {
-		q, err := Parse(c.text, c.from, netip.Addr{})
-		got := parsed(q)
-		if err != nil {
-			if got = "error"; !errors.Is(err, ErrQuestion) {
-				t.Errorf("%q: %v", c.text, err)
-			}
-		}
-		if got != c.want {
-			t.Errorf("%q from %q is %s (%v), want %s", c.text, c.from, got, err, c.want)
-		}
-	}
-	if _, err := Parse("shop/web", "", netip.MustParseAddr("203.0.113.10")); err == nil {
-		t.Error("--via for a Service was taken")
-	}
-}
-
-func parsed(q Question) string {
-	words := []string{string(q.Kind)}
-	switch q.Kind {
-	case KindURL:
-		words = append(words, q.Request.Scheme, q.Request.Host, strconv.Itoa(int(q.Port)), q.Request.Path)
-		if q.Addr.IsValid() {
-			words = append(words, "addr", q.Addr.String())
-		}
-	case KindAddress:
-		words = append(words, q.Addr.String(), strconv.Itoa(int(q.Port)), q.Protocol)
-	case KindService:
-		words = append(words, q.Service.String(), strconv.Itoa(int(q.Port)), q.PortName, q.Protocol)
-	}
-	return strings.Join(words, " ")
 }
 
 // FuzzParse looks for questions that make it panic, or that are taken without saying what to do.
@@ -233,14 +179,14 @@ func FuzzParse(f *testing.F) {
 		f.Add(s, "")
 	}
 	f.Fuzz(func(t *testing.T, text, from string) {
-		q, err := Parse(text, from, netip.Addr{})
+		q, err := asked.Parse(text, from, netip.Addr{})
 		if err != nil {
-			if !errors.Is(err, ErrQuestion) {
+			if !errors.Is(err, asked.ErrQuestion) {
 				t.Errorf("%q: %v", text, err)
 			}
 			return
 		}
-		if _, err := Build(q, Evidence{}); err != nil && !errors.Is(err, ErrQuestion) {
+		if _, err := Build(q, asked.Evidence{}); err != nil && !errors.Is(err, asked.ErrQuestion) {
 			t.Errorf("%q: %v", text, err)
 		}
 	})

@@ -6,14 +6,16 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"hythe.dev/hythe/internal/trace/asked"
 )
 
 // marks of the states, and their colours (ECMA-48 SGR).
-var marks = map[State]struct{ mark, colour string }{
-	OK:      {"✓", "32"},
-	Differs: {"!", "33"},
-	Broken:  {"✗", "31"},
-	Unknown: {"?", "35"},
+var marks = map[asked.State]struct{ mark, colour string }{
+	asked.OK:      {"✓", "32"},
+	asked.Differs: {"!", "33"},
+	asked.Broken:  {"✗", "31"},
+	asked.Unknown: {"?", "35"},
 }
 
 // WriteText writes the trace for people. now is when ages are counted from.
@@ -32,19 +34,19 @@ func (t Trace) WriteText(w io.Writer, now time.Time, colour bool) {
 	indent := strings.Repeat(" ", where+part+8)
 	for _, h := range t.Hops {
 		m := marks[h.State]
-		fmt.Fprintf(w, "  %s %s  %s  %s%s\n", paint(m.colour, m.mark), pad(h.Where, where), pad(h.Part, part), h.Text, paint("2", h.decided(now)))
+		fmt.Fprintf(w, "  %s %s  %s  %s%s\n", paint(m.colour, m.mark), pad(h.Where, where), pad(h.Part, part), h.Text, paint("2", decided(h, now)))
 		if h.Want != "" {
 			fmt.Fprintf(w, "%s%s\n", indent, paint(m.colour, "wanted: "+h.Want))
 		}
 	}
-	verdict := OK
+	verdict := asked.OK
 	switch t.Verdict {
 	case Fails:
-		verdict = Broken
+		verdict = asked.Broken
 	case Partly:
-		verdict = Differs
+		verdict = asked.Differs
 	case Unclear, Perhaps:
-		verdict = Unknown
+		verdict = asked.Unknown
 	}
 	line := "It " + string(t.Verdict)
 	if t.Summary != "" {
@@ -57,7 +59,7 @@ func (t Trace) WriteText(w io.Writer, now time.Time, colour bool) {
 }
 
 // decided names the object that decided a hop, with its age.
-func (h Hop) decided(now time.Time) string {
+func decided(h asked.Hop, now time.Time) string {
 	if h.Object.Name == "" {
 		return ""
 	}

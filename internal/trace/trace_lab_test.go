@@ -22,6 +22,8 @@ import (
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
+	"hythe.dev/hythe/internal/trace/road"
 )
 
 // A rig is a lab that is broken and mended.
@@ -85,9 +87,9 @@ func (r *rig) on(machine string, args ...string) string {
 }
 
 // ask traces once.
-func (r *rig) ask(question, from string) (trace.Trace, trace.Evidence) {
+func (r *rig) ask(question, from string) (trace.Trace, asked.Evidence) {
 	r.Helper()
-	q, err := trace.Parse(question, from, netip.Addr{})
+	q, err := asked.Parse(question, from, netip.Addr{})
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -102,7 +104,7 @@ func (r *rig) ask(question, from string) (trace.Trace, trace.Evidence) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	ev := trace.Ask(r.Context(), c, q, r.gateway)
+	ev := road.Ask(r.Context(), c, q, r.gateway)
 	out, err := trace.Build(q, ev)
 	if err != nil {
 		r.Fatal(err)
@@ -115,7 +117,7 @@ type want struct {
 	verdict trace.Verdict
 	// where, part and state are of the hop that must be there, text is in its text, remedy in the last line.
 	where, part string
-	state       trace.State
+	state       asked.State
 	text        string
 	remedy      string
 }
@@ -139,7 +141,7 @@ const patience = 20 * time.Second
 func (r *rig) until(question, from string, w want) {
 	r.Helper()
 	var got trace.Trace
-	var ev trace.Evidence
+	var ev asked.Evidence
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if got, ev = r.ask(question, from); w.in(got) {
 			if w.part != "" || !strings.Contains(r.Name(), "/") {
@@ -154,7 +156,7 @@ func (r *rig) until(question, from string, w want) {
 }
 
 // record keeps what was read back, where HYTHE_TRACE_RECORD names a folder: input for testdata.
-func (r *rig) record(got trace.Trace, ev trace.Evidence) {
+func (r *rig) record(got trace.Trace, ev asked.Evidence) {
 	dir := os.Getenv("HYTHE_TRACE_RECORD")
 	if dir == "" {
 		return
@@ -302,33 +304,33 @@ func TestLab(t *testing.T) {
 	}{
 		{"nothing", (*rig).well},
 		{"no such host", func(r *rig) {
-			r.until("https://shop.example.org/", "", want{trace.Fails, r.owner() + "/envoy", "route", trace.Broken, "404", "shop.example.org"})
+			r.until("https://shop.example.org/", "", want{trace.Fails, r.owner() + "/envoy", "route", asked.Broken, "404", "shop.example.org"})
 		}},
 		{"no claim", func(r *rig) {
-			r.until("broken/unclaimed", "", want{trace.Fails, "cluster", "service", trace.Broken, "has no address", "192.0.2.99"})
+			r.until("broken/unclaimed", "", want{trace.Fails, "cluster", "service", asked.Broken, "has no address", "192.0.2.99"})
 		}},
 		{"no endpoints", func(r *rig) {
-			r.until("broken/empty", "node3", want{trace.Fails, "node3/kernel", "frontend", trace.Broken, "refused", "spec.selector"})
+			r.until("broken/empty", "node3", want{trace.Fails, "node3/kernel", "frontend", asked.Broken, "refused", "spec.selector"})
 		}},
 		{"no endpoints behind Envoy", func(r *rig) {
 			r.fixed(netip.MustParseAddrPort("10.244.3.200:8080"), "node3", false)
-			r.until("http://broken.example.com/fixed", "", want{verdict: trace.Fails, where: r.owner() + "/envoy", part: "endpoints", state: trace.Broken})
+			r.until("http://broken.example.com/fixed", "", want{verdict: trace.Fails, where: r.owner() + "/envoy", part: "endpoints", state: asked.Broken})
 		}},
 		{"pod refuses", func(r *rig) {
 			pod := r.pod("shop", "web", "node3")
 			r.fixed(netip.AddrPortFrom(netip.MustParseAddr(pod.Address), 9999), "node3", true)
-			r.until("broken/fixed", "node1", want{trace.Fails, "node3/pod", "pod", trace.Broken, "refused", "targetPort"})
-			r.until("http://broken.example.com/fixed", "", want{trace.Fails, "node3/pod", "pod", trace.Broken, "refused", "targetPort"})
+			r.until("broken/fixed", "node1", want{trace.Fails, "node3/pod", "pod", asked.Broken, "refused", "targetPort"})
+			r.until("http://broken.example.com/fixed", "", want{trace.Fails, "node3/pod", "pod", asked.Broken, "refused", "targetPort"})
 		}},
 		{"no such pod", func(r *rig) {
 			r.fixed(netip.MustParseAddrPort("10.244.3.200:8080"), "node3", true)
-			r.until("broken/fixed", "node1", want{trace.Fails, "node3/pod", "pod", trace.Broken, "no pod's address", "EndpointSlice"})
+			r.until("broken/fixed", "node1", want{trace.Fails, "node3/pod", "pod", asked.Broken, "no pod's address", "EndpointSlice"})
 		}},
 		{"foreign route", func(r *rig) {
 			pod := r.pod("shop", "web", "node3")
 			r.fixed(netip.AddrPortFrom(netip.MustParseAddr(pod.Address), 8080), "node3", true)
 			r.on("node1", "ip", "route", "add", "blackhole", pod.Address)
-			r.until("broken/fixed", "node1", want{trace.Fails, "node1/kernel", "overlay", trace.Broken, "no way", "node1"})
+			r.until("broken/fixed", "node1", want{trace.Fails, "node1/kernel", "overlay", asked.Broken, "no way", "node1"})
 			r.on("node1", "ip", "route", "del", "blackhole", pod.Address)
 			r.until("broken/fixed", "node1", want{verdict: trace.Arrives})
 		}},
@@ -336,26 +338,26 @@ func TestLab(t *testing.T) {
 			pod := r.pod("blog", "blog", "")
 			link := strings.Fields(r.on(pod.Node, "ip", "-o", "route", "get", pod.Address))[2]
 			r.on(pod.Node, "ip", "link", "del", link)
-			r.until("shop/web", pod.Address, want{trace.Fails, pod.Node + "/pod", "source", trace.Broken, link, "Delete the pod"})
+			r.until("shop/web", pod.Address, want{trace.Fails, pod.Node + "/pod", "source", asked.Broken, link, "Delete the pod"})
 		}},
 		{"link of the pod is gone", func(r *rig) {
 			pod := r.pod("shop", "web", "node3")
 			link := strings.Fields(r.on("node3", "ip", "-o", "route", "get", pod.Address))[2]
 			r.on("node3", "ip", "link", "del", link)
-			r.until("broken/fixed", "node1", want{trace.Fails, "node3/pod", "pod", trace.Broken, link, "Delete the pod"})
+			r.until("broken/fixed", "node1", want{trace.Fails, "node3/pod", "pod", asked.Broken, link, "Delete the pod"})
 			// The kubelet finds it not ready, and the rest serves on.
 			r.well()
 		}},
 		{"node agent is down", func(r *rig) {
 			r.hold("node3/node")
-			r.until("broken/fixed", "node1", want{trace.Unclear, "node3", "pod", trace.Unknown, "cannot be looked at", "Start hythe node on node3"})
+			r.until("broken/fixed", "node1", want{trace.Unclear, "node3", "pod", asked.Unknown, "cannot be looked at", "Start hythe node on node3"})
 			r.release("node3/node")
 			r.well()
 		}},
 		{"gateway is down", func(r *rig) {
 			owner := r.owner()
 			r.hold(owner + "/gateway")
-			r.until(shop, "", want{trace.Unclear, owner + "/envoy", "request", trace.Unknown, "cannot be read", "Start hythe gateway on " + owner})
+			r.until(shop, "", want{trace.Unclear, owner + "/envoy", "request", asked.Unknown, "cannot be read", "Start hythe gateway on " + owner})
 			if err := r.reaches(shop, vip+":443"); err != nil {
 				r.Errorf("Envoy does not go on alone: %v", err)
 			}
@@ -364,21 +366,21 @@ func TestLab(t *testing.T) {
 		}},
 		{"foreign host on the VIP", func(r *rig) {
 			r.on("control", "ip", "addr", "add", vip+"/32", "dev", "eth0")
-			r.until(shop, "", want{trace.Fails, "LAN", "arp", trace.Broken, "(no node)", "02:68:79:00:02:64"})
+			r.until(shop, "", want{trace.Fails, "LAN", "arp", asked.Broken, "(no node)", "02:68:79:00:02:64"})
 			r.on("control", "ip", "addr", "del", vip+"/32", "dev", "eth0")
 			r.well()
 		}},
 		{"heartbeats are lost", func(r *rig) {
 			owner := r.owner()
 			r.on(owner, "nft", "add table inet lossy; add chain inet lossy out { type filter hook output priority 0; }; add rule inet lossy out udp dport 7472 drop")
-			r.until(shop, "", want{trace.Arrives, "nodes", "owner", trace.Differs, "hears nothing of " + owner, "7472"})
+			r.until(shop, "", want{trace.Arrives, "nodes", "owner", asked.Differs, "hears nothing of " + owner, "7472"})
 			r.on(owner, "nft", "delete table inet lossy")
-			r.until(shop, "", want{trace.Arrives, "nodes", "owner", trace.OK, "agree", ""})
+			r.until(shop, "", want{trace.Arrives, "nodes", "owner", asked.OK, "agree", ""})
 		}},
 		{"somebody's rule drops at the owner", func(r *rig) {
 			owner := r.owner()
 			r.on(owner, "nft", "add table inet evil; add chain inet evil x { type filter hook forward priority 0; }; add rule inet evil x tcp dport 8443 drop")
-			r.until(shop, "", want{trace.Perhaps, owner + "/kernel", "firewall", trace.Unknown, "table inet evil", "nft list table inet evil"})
+			r.until(shop, "", want{trace.Perhaps, owner + "/kernel", "firewall", asked.Unknown, "table inet evil", "nft list table inet evil"})
 			r.lost()
 			r.on(owner, "nft", "delete table inet evil")
 			r.well()
@@ -387,7 +389,7 @@ func TestLab(t *testing.T) {
 			pod := r.pod("shop", "web", "node2")
 			r.fixed(netip.AddrPortFrom(netip.MustParseAddr(pod.Address), 8080), "node2", true)
 			r.on("node2", "nft", "add table ip evil; add chain ip evil x { type filter hook input priority 0; }; add rule ip evil x udp dport 4789 drop")
-			r.until("broken/fixed", "node3", want{trace.Fails, "node3/kernel", "overlay", trace.Broken, "no answer within", "UDP port 4789"})
+			r.until("broken/fixed", "node3", want{trace.Fails, "node3/kernel", "overlay", asked.Broken, "no answer within", "UDP port 4789"})
 			r.on("node2", "nft", "delete table ip evil")
 			r.until("broken/fixed", "node3", want{verdict: trace.Arrives})
 			r.well()
@@ -395,7 +397,7 @@ func TestLab(t *testing.T) {
 		{"both cables are out", func(r *rig) {
 			r.cable("node1", false)
 			r.cable("node2", false)
-			r.until(shop, "", want{trace.Fails, "nodes", "owner", trace.Broken, "eth0 has no carrier", "cable"})
+			r.until(shop, "", want{trace.Fails, "nodes", "owner", asked.Broken, "eth0 has no carrier", "cable"})
 			r.lost()
 			r.cable("node1", true)
 			r.cable("node2", true)
@@ -466,7 +468,7 @@ func lacks(out string, parts []string) string {
 	}
 	next := 0
 	for _, h := range got.Live.Hops {
-		if h.State != trace.OK {
+		if h.State != asked.OK {
 			return fmt.Sprintf("%s %s is %s: %s", h.Where, h.Part, h.State, h.Text)
 		}
 		if next < len(parts) && h.Part == parts[next] {

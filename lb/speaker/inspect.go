@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/lb/arp"
 	"hythe.dev/hythe/lb/members"
 	"hythe.dev/hythe/lb/probe"
@@ -64,7 +65,7 @@ func (s *Speaker) Inspect(vip netip.Addr) Inspection {
 		out.Owned, out.Generation, out.Asking, out.Blocked = h.owned, h.generation, h.asking, h.blocked
 	}
 	for _, p := range s.keeper.problems() {
-		if strings.HasPrefix(p.Message, vip.String()+" ") {
+		if p.Object.Name == v1alpha1.ClaimName(vip) {
 			out.Problem = p.Message
 		}
 	}

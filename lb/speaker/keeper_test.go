@@ -41,6 +41,8 @@ type simNode struct {
 	started time.Time
 	listens bool
 	frozen  time.Time // starved until
+	// excluded is what lb.VIPs says of a node with the label, or one that is to be deleted.
+	excluded bool
 }
 
 const (
@@ -127,8 +129,12 @@ func (s *simulation) step(n *simNode) {
 	if s.now.Sub(n.started) >= listenFor || n.table.HeardAll() && settled {
 		n.listens = false
 	}
+	vips := slices.Clone(s.vips)
+	for i := range vips {
+		vips[i].Draining = n.excluded
+	}
 	out := n.keeper.step(s.now, input{
-		vips: s.vips, members: n.table.Alive(s.now), known: n.table.Known(),
+		vips: vips, members: n.table.Alive(s.now), known: n.table.Known(),
 		healthy: func(netip.Addr) bool { return n.healthy && settled }, carrier: true, evidence: true,
 		listening: n.listens, late: n.table.Late(s.now),
 	})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/lb"
@@ -49,8 +50,9 @@ type Options struct {
 	Release bool
 	// FirstProbe is the question about an address that no node ever owned; zero means arp.Full.
 	FirstProbe arp.Question
-	// Registry takes the metrics; nil for none.
+	// Registry takes the metrics, and Panics what was caught; nil for none.
 	Registry prometheus.Registerer
+	Panics   *run.Panics
 	Log      *slog.Logger
 }
 
@@ -152,7 +154,7 @@ func (s *Speaker) Drain(on bool) {
 	s.draining = on
 }
 
-// Run owns and announces until ctx is done. It begins when a snapshot is set that has this node, and the interface for
+// Run owns and announces until ctx is done, or the node's address is on another interface. It begins when a snapshot is set that has this node, and the interface for
 // VIPs is known.
 func (s *Speaker) Run(ctx context.Context) error {
 	name, ok := s.begin(ctx)
@@ -171,7 +173,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{s.arp.Run, s.members.Run, s.prober.Run} {
 		go func() { ended <- part(partsCtx) }()
 	}
-	left, err := s.loop(ctx, ended)
+	left, err := s.loop(ctx, name, ended)
 	if ctx.Err() != nil {
 		s.end()
 	}
@@ -205,8 +207,9 @@ func (s *Speaker) begin(ctx context.Context) (name string, ok bool) {
 	}
 }
 
-// loop steps until ctx is done or a part ended; left is the number of parts that still run.
-func (s *Speaker) loop(ctx context.Context, ended <-chan error) (left int, err error) {
+// loop steps until ctx is done, a part ended, or the node's address left the interface; left is the number of parts that
+// still run.
+func (s *Speaker) loop(ctx context.Context, on string, ended <-chan error) (left int, err error) {
 	interval := s.opts.Members.Interval
 	if interval <= 0 {
 		interval = members.DefaultInterval
@@ -227,6 +230,9 @@ func (s *Speaker) loop(ctx context.Context, ended <-chan error) (left int, err e
 			s.watch()
 		case <-slow.C:
 			s.watch() // the router may have changed
+			if name, err := s.interfaceName(); err == nil && name != on {
+				return 3, fmt.Errorf("announce VIPs on %s: the address of node %s is on %s now, this agent has to start anew", on, s.opts.Node, name)
+			}
 		case <-s.arp.Changed():
 		case <-s.members.Changed():
 		case <-s.prober.Changed():
@@ -241,13 +247,23 @@ func (s *Speaker) loop(ctx context.Context, ended <-chan error) (left int, err e
 	}
 }
 
-// takeSnapshot derives from the newest snapshot what the parts need.
+// takeSnapshot uses the newest snapshot. After a panic the one before stays in use.
 func (s *Speaker) takeSnapshot() {
 	snapshot, ok := s.latest.Take()
 	if !ok {
 		return
 	}
+	fault := contain.Call(func() error {
+		s.use(snapshot)
+		return nil
+	})
+	s.fail("use the newest state of the cluster", s.opts.Panics.Err("lb", fault))
+}
+
+// use derives from a snapshot what the parts need.
+func (s *Speaker) use(snapshot *model.Snapshot) {
 	vips, problems := lb.VIPs(snapshot, s.opts.Node)
+	s.opts.Panics.Problems("lb", problems)
 	peers := map[string]netip.Addr{}
 	for name, n := range snapshot.Nodes {
 		if name == s.opts.Node {

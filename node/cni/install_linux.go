@@ -66,6 +66,9 @@ func install(o InstallOptions) error {
 			return err
 		}
 	}
+	if err := installLoopback(o.BinDir); err != nil {
+		return err
+	}
 	config, err := json.MarshalIndent(o.Config, "", "  ")
 	if err != nil {
 		return err

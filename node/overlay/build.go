@@ -57,28 +57,35 @@ func peers(nodes map[string]*model.Node, is6 bool) ([]peer, []model.Problem) {
 	t := taken{nodes: map[netip.Addr]string{}, macs: map[link.MAC]string{}, owners: map[netip.Prefix]string{}}
 	var good []peer
 	var problems []model.Problem
-	for _, n := range slices.SortedFunc(maps.Values(nodes), byAge) {
-		p := peer{name: n.Name, node: n.Address(is6), mac: nodeMAC(n.Name)}
-		for _, r := range n.PodCIDRs {
-			p.ranges = append(p.ranges, r.Masked())
-		}
-		reason, message := t.checkAddresses(n.Addresses)
-		t.takeAddresses(n.Addresses) // of bad nodes too: their hosts are on the network
-		if reason == "" {
-			reason, message = t.check(p)
-		}
-		if reason != "" {
-			problems = append(problems, model.Problemf(node(n.Name), reason, "%s", message))
-			continue
-		}
-		t.take(p)
-		good = append(good, p)
+	for _, name := range byAge(nodes) {
+		n := nodes[name]
+		fault := model.Contain(node(name), "Its pods are not reached from other nodes", func() {
+			p := peer{name: n.Name, node: n.Address(is6), mac: nodeMAC(n.Name)}
+			for _, r := range n.PodCIDRs {
+				p.ranges = append(p.ranges, r.Masked())
+			}
+			reason, message := t.checkAddresses(n.Addresses)
+			t.takeAddresses(n.Addresses) // of bad nodes too: their hosts are on the network
+			if reason == "" {
+				reason, message = t.check(p)
+			}
+			if reason != "" {
+				problems = append(problems, model.Problemf(node(n.Name), reason, "%s", message))
+				return
+			}
+			t.take(p)
+			good = append(good, p)
+		})
+		problems = append(problems, fault...)
 	}
 	return good, problems
 }
 
-func byAge(a, b *model.Node) int {
-	return cmp.Or(model.CompareAge(a.Created, b.Created), cmp.Compare(a.Name, b.Name))
+// byAge returns the names of nodes, the oldest first.
+func byAge(nodes map[string]*model.Node) []string {
+	return slices.SortedFunc(maps.Keys(nodes), func(a, b string) int {
+		return cmp.Or(model.CompareAge(nodes[a].Created, nodes[b].Created), cmp.Compare(a, b))
+	})
 }
 
 // taken is what the nodes checked so far have.

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -23,12 +24,20 @@ func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 	}
 	vips, more := claimed(s.Claims)
 	problems = append(append(problems, more...), withoutForeign(s, vips)...)
+	lent, more := lent(s, self, vips, settings.BalancerClasses)
+	problems = append(problems, more...)
 	own := model.OwnOf(s, settings.OwnPorts)
-	for _, key := range byAge(s.Services) {
-		b := serviceBuilder{into: state, own: own, key: key, svc: s.Services[key], node: s.Nodes[self], self: self}
-		b.build(s.Endpoints[key], vips[key])
-		problems = append(problems, b.problems...)
-	}
+	faults := state.addServices(byAge(s.Services), func(key model.Key, into State) []model.Problem {
+		b := serviceBuilder{into: into, own: own, key: key, svc: s.Services[key], node: s.Nodes[self], self: self}
+		b.build(s.Endpoints[key], vips[key], lent[key])
+		return b.problems
+	}, func(key model.Key, into State) {
+		b := serviceBuilder{into: into, key: key, svc: s.Services[key]}
+		for _, addr := range slices.Concat(b.parseClusterIPs(), vips[key]) {
+			into.Addresses[addr] = struct{}{}
+		}
+	})
+	problems = append(problems, faults...)
 	return state, model.SortProblems(problems)
 }
 
@@ -37,7 +46,7 @@ func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 func byAge(services map[model.Key]*corev1.Service) []model.Key {
 	keys := model.SortedKeys(services)
 	slices.SortStableFunc(keys, func(a, b model.Key) int {
-		return services[a].CreationTimestamp.Compare(services[b].CreationTimestamp.Time)
+		return model.CompareAge(services[a].CreationTimestamp.Time, services[b].CreationTimestamp.Time)
 	})
 	return keys
 }
@@ -51,9 +60,11 @@ func (s *State) addNodes(nodes map[string]*model.Node, self string) []model.Prob
 	}
 	var ranges []netip.Prefix
 	for _, n := range nodes {
-		for _, p := range n.PodCIDRs {
-			ranges = append(ranges, p.Masked())
-		}
+		_ = contain.Do(func() { // the overlay tells of it
+			for _, p := range n.PodCIDRs {
+				ranges = append(ranges, p.Masked())
+			}
+		})
 	}
 	for _, p := range merge(ranges) {
 		s.PodRanges[p] = struct{}{}
@@ -66,17 +77,21 @@ func claimed(claims map[string]*v1alpha1.AddressClaim) (map[model.Key][]netip.Ad
 	vips := map[model.Key][]netip.Addr{}
 	var problems []model.Problem
 	for name, claim := range claims {
-		addr, err := netip.ParseAddr(claim.Spec.Address)
-		// A claim under another name is not announced either.
-		if err != nil || addr.Zone() != "" || addr.IsUnspecified() || v1alpha1.ClaimName(addr) != name {
-			problems = append(problems, model.Problemf(model.ObjectRef{Kind: "AddressClaim", Name: name}, "InvalidClaim",
-				"spec.address %q is no IP address that a Service can have, or not the one that names the claim.", claim.Spec.Address))
-			continue
-		}
-		for _, ref := range claim.Spec.Services {
-			key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
-			vips[key] = append(vips[key], addr.Unmap())
-		}
+		object := model.ObjectRef{Kind: "AddressClaim", Name: name}
+		fault := model.Contain(object, "Its address is no VIP on this node", func() {
+			addr, err := netip.ParseAddr(claim.Spec.Address)
+			// A claim under another name is not announced either.
+			if err != nil || addr.Zone() != "" || addr.IsUnspecified() || v1alpha1.ClaimName(addr) != name {
+				problems = append(problems, model.Problemf(object, "InvalidClaim",
+					"spec.address %q is no IP address that a Service can have, or not the one that names the claim.", claim.Spec.Address))
+				return
+			}
+			for _, ref := range claim.Spec.Services {
+				key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
+				vips[key] = append(vips[key], addr.Unmap())
+			}
+		})
+		problems = append(problems, fault...)
 	}
 	for key, addrs := range vips {
 		slices.SortFunc(addrs, netip.Addr.Compare)
@@ -91,7 +106,7 @@ func claimed(claims map[string]*v1alpha1.AddressClaim) (map[model.Key][]netip.Ad
 func BuildService(svc *corev1.Service, eps *model.ServiceEndpoints, vips []netip.Addr, own model.Own, node *model.Node, self string) (State, []model.Problem) {
 	key := model.Key{Namespace: svc.Namespace, Name: svc.Name}
 	b := serviceBuilder{into: newState(), own: own, key: key, svc: svc, node: node, self: self}
-	b.build(eps, vips)
+	b.build(eps, vips, nil)
 	return b.into, b.problems
 }
 
@@ -121,7 +136,9 @@ func (b *serviceBuilder) problemf(reason, format string, args ...any) {
 	b.problems = append(b.problems, model.Problemf(model.Ref("Service", b.key), reason, format, args...))
 }
 
-func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips []netip.Addr) {
+// build adds the Service. lent are addresses of other load balancers: they are frontends, and nothing else is said about
+// packets to them.
+func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.Addr) {
 	if !proxied(b.svc) {
 		return
 	}
@@ -140,6 +157,7 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips []netip.Addr) {
 			b.into.Pings[vip] = own
 		}
 	}
+	b.vips = slices.Concat(b.vips, lent)
 	b.sources = b.parseSources()
 	b.stay = b.affinity()
 	for i := range b.svc.Spec.Ports {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/tools/txtar"
@@ -39,12 +40,16 @@ func load(t *testing.T, yaml []byte) *model.Snapshot {
 func TestBuild(t *testing.T) {
 	golden.Archives(t, "testdata/*.txtar", func(t *testing.T, archive *golden.Archive) {
 		s := load(t, archive.Data("input.yaml"))
-		state, problems := proxy.Build(s, self, proxy.DefaultSettings())
+		settings := proxy.DefaultSettings()
+		if class, ok := strings.CutPrefix(strings.TrimSpace(string(archive.Comment)), "--balancer-class "); ok {
+			settings.BalancerClasses = strings.Fields(class)
+		}
+		state, problems := proxy.Build(s, self, settings)
 		got := state.String()
 		for _, p := range problems {
 			got += "problem " + p.String() + "\n"
 		}
-		again, problemsAgain := proxy.Build(s, self, proxy.DefaultSettings())
+		again, problemsAgain := proxy.Build(s, self, settings)
 		if !reflect.DeepEqual(state, again) || !slices.Equal(problems, problemsAgain) {
 			t.Error("a second Build of the same snapshot returned something else")
 		}

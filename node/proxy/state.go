@@ -15,6 +15,10 @@ type Settings struct {
 	// Overlay is the name of the overlay's interface. Packets from outside of the pod ranges that leave by it
 	// are masqueraded, so that the answer comes back the same way. Empty: there is no overlay.
 	Overlay string
+	// BalancerClasses are values of spec.loadBalancerClass of other load balancers. The addresses in the status of their
+	// Services are served as kube-proxy does: those of ipMode VIP, not those of ipMode Proxy (KEP-1860). "*" stands for each
+	// class and for none, "" for none. By default no status is believed: who may write one could take any address.
+	BalancerClasses []string
 	// OwnPorts are the ports of nodes that no endpoint may have.
 	OwnPorts model.OwnPorts
 }

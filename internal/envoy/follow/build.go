@@ -12,7 +12,7 @@ import (
 	"hythe.dev/hythe/internal/envoy/dump"
 	"hythe.dev/hythe/internal/inspect"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
 	"hythe.dev/hythe/xds"
 )
 
@@ -44,11 +44,11 @@ type follower struct {
 }
 
 // hop adds a hop, with the difference from what the gateway wants.
-func (f *follower) hop(h trace.Hop, b inspect.ReadBack) bool {
+func (f *follower) hop(h asked.Hop, b inspect.ReadBack) bool {
 	h.Where = f.want.where()
-	h.State = cmp.Or(h.State, trace.OK)
-	if h.State == trace.OK && b.State != "" && b.State != inspect.InUse {
-		h.State = trace.Differs
+	h.State = cmp.Or(h.State, asked.OK)
+	if h.State == asked.OK && b.State != "" && b.State != inspect.InUse {
+		h.State = asked.Differs
 	}
 	if b.State != "" && b.State != inspect.InUse {
 		h.Want = string(b.State) + ": " + b.Reason
@@ -60,7 +60,7 @@ func (f *follower) hop(h trace.Hop, b inspect.ReadBack) bool {
 		h.Since = f.want.since(h.Object)
 	}
 	f.answer.Hops = append(f.answer.Hops, h)
-	return h.State != trace.Broken
+	return h.State != asked.Broken
 }
 
 // remedy is for what is not as the gateway wants it.
@@ -76,7 +76,7 @@ func (f *follower) remedy(b inspect.ReadBack) string {
 }
 
 func (f *follower) broken(part, text, remedy string) bool {
-	return f.hop(trace.Hop{Part: part, Text: text, State: trace.Broken, Remedy: remedy}, inspect.ReadBack{})
+	return f.hop(asked.Hop{Part: part, Text: text, State: asked.Broken, Remedy: remedy}, inspect.ReadBack{})
 }
 
 func (f *follower) listener() bool {
@@ -106,16 +106,16 @@ func (f *follower) listener() bool {
 	if l.Error != nil && back.State == inspect.Outstanding {
 		back = inspect.ReadBack{State: inspect.Refused, Reason: l.Error.Reason}
 	}
-	h := trace.Hop{Part: "listener", Text: text}
+	h := asked.Hop{Part: "listener", Text: text}
 	switch https := f.request.Scheme == "https"; {
 	case c == nil || f.chain.manager == nil:
-		h.State, h.Remedy = trace.Broken, "no filter chain takes this server name: look at /debug/xds of the gateway"
+		h.State, h.Remedy = asked.Broken, "no filter chain takes this server name: look at /debug/xds of the gateway"
 	case https && !f.chain.tls:
-		h.State, h.Remedy = trace.Broken, "this listener speaks plain http: use its port for http only"
+		h.State, h.Remedy = asked.Broken, "this listener speaks plain http: use its port for http only"
 	case !https && f.chain.tls:
-		h.State, h.Remedy = trace.Broken, "this listener speaks TLS: use https"
+		h.State, h.Remedy = asked.Broken, "this listener speaks TLS: use https"
 	}
-	if h.State == trace.Broken {
+	if h.State == asked.Broken {
 		f.answer.Status = 0 // the connection is closed
 	}
 	return f.hop(h, back)
@@ -139,10 +139,10 @@ func (f *follower) certificate() bool {
 		return true
 	}
 	name := f.answer.Certificate
-	h := trace.Hop{Part: "certificate", Object: secretRef(name)}
+	h := asked.Hop{Part: "certificate", Object: secretRef(name)}
 	c := f.config.Certificate(name)
 	if c == nil || len(c.Chain) == 0 {
-		h.Text, h.State = "Envoy waits for certificate "+name, trace.Broken
+		h.Text, h.State = "Envoy waits for certificate "+name, asked.Broken
 		f.answer.Status = 0
 		return f.hop(h, f.want.compareVersion(xds.Secret, name, "", f.config.Read))
 	}
@@ -150,7 +150,7 @@ func (f *follower) certificate() bool {
 	host := cmp.Or(f.request.ServerName, canonicalHost(f.request.Host))
 	if wrong := certificateProblems(c.Chain[0], f.want.Now, host); len(wrong) > 0 {
 		// A client that checks ends here; one that does not gets its answer.
-		h.State = trace.Differs
+		h.State = asked.Differs
 		h.Want = fmt.Sprintf("a certificate that is valid for %s: this one is %s", host, strings.Join(wrong, ", "))
 		h.Remedy = f.certificateRemedy(name, host)
 	}
@@ -205,7 +205,7 @@ func (f *follower) host() bool {
 	if table != "" {
 		back = f.want.compareHost(f.answer.Host, f.virtual, updated)
 	}
-	h := trace.Hop{Part: "host", Text: fmt.Sprintf("virtual host %s for %s", strings.Join(f.virtual.GetDomains(), " "), name)}
+	h := asked.Hop{Part: "host", Text: fmt.Sprintf("virtual host %s for %s", strings.Join(f.virtual.GetDomains(), " "), name)}
 	objects := ingresses(f.want.host(f.domain))
 	if len(objects) == 1 {
 		h.Object = objects[0]

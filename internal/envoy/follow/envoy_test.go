@@ -24,7 +24,7 @@ import (
 	"hythe.dev/hythe/internal/envoy/envoytest"
 	"hythe.dev/hythe/internal/golden"
 	"hythe.dev/hythe/internal/kube"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
 )
 
 // A rig is a real Envoy and what reads it.
@@ -133,7 +133,7 @@ func predict(config *dump.Config, want Want, req Request) answer {
 // is tested with, and both must answer the same: status, who answered, certificate, place of a redirect.
 func TestFollowIsWhatEnvoyDoes(t *testing.T) {
 	r := newRig(t)
-	asked, kinds := 0, map[int]int{}
+	count, kinds := 0, map[int]int{}
 	golden.Archives(t, "../../../gateway/testdata/*.txtar", func(t *testing.T, archive *golden.Archive) {
 		config := build(t, archive)
 		want := r.set(t, config)
@@ -146,7 +146,7 @@ func TestFollowIsWhatEnvoyDoes(t *testing.T) {
 		for _, req := range requests(config) {
 			said := predict(have, want, req)
 			got := r.askUntil(req, said)
-			asked++
+			count++
 			kinds[got.status]++
 			if got != said {
 				t.Errorf("%s http host %q path %q server name %q:\nEnvoy does  %+v\nFollow says %+v",
@@ -154,7 +154,7 @@ func TestFollowIsWhatEnvoyDoes(t *testing.T) {
 			}
 			f := Follow(have, want, req)
 			for _, hop := range f.Hops {
-				if hop.Where != "n1/envoy" || hop.Text == "" || hop.State == trace.Broken && hop.Remedy == "" {
+				if hop.Where != "n1/envoy" || hop.Text == "" || hop.State == asked.Broken && hop.Remedy == "" {
 					t.Errorf("hop %+v of %+v lacks a place, a text or a remedy", hop, req)
 				}
 			}
@@ -165,7 +165,7 @@ func TestFollowIsWhatEnvoyDoes(t *testing.T) {
 			t.Errorf("no request was answered with %d", status)
 		}
 	}
-	t.Logf("asked %d requests, by status %v", asked, kinds)
+	t.Logf("count %d requests, by status %v", count, kinds)
 }
 
 // requests are some for each host and path, right and nearly right.

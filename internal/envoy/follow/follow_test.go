@@ -21,7 +21,7 @@ import (
 	"hythe.dev/hythe/internal/envoy/envoytest"
 	"hythe.dev/hythe/internal/inspect"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
 	"hythe.dev/hythe/xds"
 	"hythe.dev/hythe/xds/server"
 )
@@ -109,61 +109,61 @@ func TestFollow(t *testing.T) {
 		request Request
 		breaks  func(*dump.Config, *Want)
 		part    string
-		state   trace.State
+		state   asked.State
 		status  int
 		words   []string // in text, want or remedy of the hop
 	}{
-		"all is well":        {shop, nil, "endpoints", trace.OK, 200, []string{"2 of 2 take requests"}},
-		"redirect":           {Request{Scheme: "http", Host: "shop.test", Path: "/cart?a=b"}, nil, "route", trace.OK, 308, []string{"https://shop.test/cart?a=b"}},
-		"escaped slash":      {Request{Scheme: "https", Host: "shop.test", Path: "/a%2Fb"}, nil, "route", trace.OK, 307, []string{"307 to /a/b"}},
-		"fragment":           {Request{Scheme: "https", Host: "shop.test", Path: "/a#b"}, nil, "route", trace.Broken, 400, []string{"no #"}},
-		"nobody's host":      {Request{Scheme: "http", Host: "nobody.test", Path: "/"}, nil, "route", trace.Broken, 404, []string{"no Ingress of Hythe has the host nobody.test"}},
-		"other's connection": {Request{Scheme: "https", Host: "shop.test", Path: "/", ServerName: "other.test"}, nil, "route", trace.Broken, 421, []string{"on a connection of its own", "other.test"}},
-		"no listener":        {Request{Scheme: "http", Host: "shop.test", Path: "/", Port: 99}, nil, "listener", trace.Broken, 0, []string{"no listener on port 99"}},
-		"http to TLS":        {Request{Scheme: "http", Host: "shop.test", Path: "/", Port: 8443}, nil, "listener", trace.Broken, 0, []string{"use https"}},
-		"TLS to http":        {Request{Scheme: "https", Host: "shop.test", Path: "/", Port: 8080}, nil, "listener", trace.Broken, 0, []string{"plain http"}},
+		"all is well":        {shop, nil, "endpoints", asked.OK, 200, []string{"2 of 2 take requests"}},
+		"redirect":           {Request{Scheme: "http", Host: "shop.test", Path: "/cart?a=b"}, nil, "route", asked.OK, 308, []string{"https://shop.test/cart?a=b"}},
+		"escaped slash":      {Request{Scheme: "https", Host: "shop.test", Path: "/a%2Fb"}, nil, "route", asked.OK, 307, []string{"307 to /a/b"}},
+		"fragment":           {Request{Scheme: "https", Host: "shop.test", Path: "/a#b"}, nil, "route", asked.Broken, 400, []string{"no #"}},
+		"nobody's host":      {Request{Scheme: "http", Host: "nobody.test", Path: "/"}, nil, "route", asked.Broken, 404, []string{"no Ingress of Hythe has the host nobody.test"}},
+		"other's connection": {Request{Scheme: "https", Host: "shop.test", Path: "/", ServerName: "other.test"}, nil, "route", asked.Broken, 421, []string{"on a connection of its own", "other.test"}},
+		"no listener":        {Request{Scheme: "http", Host: "shop.test", Path: "/", Port: 99}, nil, "listener", asked.Broken, 0, []string{"no listener on port 99"}},
+		"http to TLS":        {Request{Scheme: "http", Host: "shop.test", Path: "/", Port: 8443}, nil, "listener", asked.Broken, 0, []string{"use https"}},
+		"TLS to http":        {Request{Scheme: "https", Host: "shop.test", Path: "/", Port: 8080}, nil, "listener", asked.Broken, 0, []string{"plain http"}},
 		"Service missing": {Request{Scheme: "https", Host: "shop.test", Path: "/gone"}, func(_ *dump.Config, w *Want) {
 			w.Problems = []model.Problem{model.Problemf(model.ObjectRef{Kind: "Ingress", Namespace: "shop", Name: "shop"}, "ServiceNotFound", "Service shop/x is missing: create it")}
-		}, "route", trace.Broken, 503, []string{"Service shop/x is missing: create it"}},
+		}, "route", asked.Broken, 503, []string{"Service shop/x is missing: create it"}},
 		"listener not acknowledged": {shop, func(c *dump.Config, _ *Want) {
 			l := c.Listener("https")
 			l.Version, l.Body = "old", proto.CloneOf(l.Body)
 			l.Body.StatPrefix = "old"
-		}, "listener", trace.Differs, 200, []string{"not acknowledged yet", "earlier version"}},
+		}, "listener", asked.Differs, 200, []string{"not acknowledged yet", "earlier version"}},
 		// Envoy shows the version before where it changed filter chains in place.
-		"listener changed in place": {shop, func(c *dump.Config, _ *Want) { c.Listener("https").Version = "old" }, "listener", trace.OK, 200, nil},
+		"listener changed in place": {shop, func(c *dump.Config, _ *Want) { c.Listener("https").Version = "old" }, "listener", asked.OK, 200, nil},
 		"listener refused": {shop, func(c *dump.Config, w *Want) {
 			c.Listeners = nil
 			w.Refused = []server.Refusal{{Kind: xds.Listener, Name: "https", Reason: "cannot bind: Address already in use"}}
-		}, "listener", trace.Broken, 0, []string{"Address already in use"}},
+		}, "listener", asked.Broken, 0, []string{"Address already in use"}},
 		"host not acknowledged": {shop, func(c *dump.Config, _ *Want) {
 			c.Host("all/shop.test").Routes = c.Host("all/shop.test").GetRoutes()[1:]
-		}, "host", trace.Differs, 200, []string{"not acknowledged yet", "earlier version"}},
+		}, "host", asked.Differs, 200, []string{"not acknowledged yet", "earlier version"}},
 		"host refused": {shop, func(c *dump.Config, w *Want) {
 			c.Host("all/shop.test").Routes = c.Host("all/shop.test").GetRoutes()[1:]
 			w.Refused = []server.Refusal{{Kind: xds.VirtualHost, Name: "all/shop.test", Version: w.Resources.Get(xds.VirtualHost, "all/shop.test").Version, Reason: "too odd"}}
-		}, "host", trace.Differs, 200, []string{"refused", "too odd", "change the object"}},
+		}, "host", asked.Differs, 200, []string{"refused", "too odd", "change the object"}},
 		"an earlier version was refused": {shop, func(c *dump.Config, w *Want) {
 			c.Host("all/shop.test").Routes = c.Host("all/shop.test").GetRoutes()[1:]
 			w.Refused = []server.Refusal{{Kind: xds.VirtualHost, Name: "all/shop.test", Version: "old", Reason: "too odd"}}
-		}, "host", trace.Differs, 200, []string{"not acknowledged yet"}},
+		}, "host", asked.Differs, 200, []string{"not acknowledged yet"}},
 		"host not there yet": {Request{Scheme: "http", Host: "other.test", Path: "/"}, func(c *dump.Config, _ *Want) {
 			c.Tables[0].Hosts = c.Tables[0].Hosts[:1] // _default
-		}, "host", trace.Differs, 404, []string{"virtual host *", "Envoy does not have it"}},
-		"host surplus":            {shop, func(_ *dump.Config, w *Want) { w.Resources = &xds.Resources{} }, "host", trace.Differs, 200, []string{"to be removed"}},
-		"certificate not there":   {shop, func(c *dump.Config, _ *Want) { c.Certificates = nil }, "certificate", trace.Broken, 0, []string{"waits for certificate shop/tls"}},
-		"certificate expired":     {shop, func(_ *dump.Config, w *Want) { w.Now = time.Now().Add(24 * time.Hour) }, "certificate", trace.Differs, 200, []string{"expired", "into Secret shop/tls"}},
-		"certificate for another": {Request{Scheme: "https", Host: "other.test", Path: "/"}, nil, "certificate", trace.Differs, 200, []string{"not valid for other.test", "spec.tls"}},
-		"cluster not there":       {shop, func(c *dump.Config, _ *Want) { c.Clusters = nil }, "cluster", trace.Broken, 503, []string{"does not have cluster shop/web:http"}},
-		"circuit breaker":         {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Open = []string{"rq_open"} }, "cluster", trace.Broken, 503, []string{"circuit breaker open: rq_open"}},
+		}, "host", asked.Differs, 404, []string{"virtual host *", "Envoy does not have it"}},
+		"host surplus":            {shop, func(_ *dump.Config, w *Want) { w.Resources = &xds.Resources{} }, "host", asked.Differs, 200, []string{"to be removed"}},
+		"certificate not there":   {shop, func(c *dump.Config, _ *Want) { c.Certificates = nil }, "certificate", asked.Broken, 0, []string{"waits for certificate shop/tls"}},
+		"certificate expired":     {shop, func(_ *dump.Config, w *Want) { w.Now = time.Now().Add(24 * time.Hour) }, "certificate", asked.Differs, 200, []string{"expired", "into Secret shop/tls"}},
+		"certificate for another": {Request{Scheme: "https", Host: "other.test", Path: "/"}, nil, "certificate", asked.Differs, 200, []string{"not valid for other.test", "spec.tls"}},
+		"cluster not there":       {shop, func(c *dump.Config, _ *Want) { c.Clusters = nil }, "cluster", asked.Broken, 503, []string{"does not have cluster shop/web:http"}},
+		"circuit breaker":         {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Open = []string{"rq_open"} }, "cluster", asked.Broken, 503, []string{"circuit breaker open: rq_open"}},
 		"one endpoint ejected": {shop, func(c *dump.Config, _ *Want) {
 			c.Clusters[0].Endpoints[1] = dump.Endpoint{Address: two, Health: "failed_outlier_check"}
-		}, "endpoints", trace.Differs, 200, []string{"1 of 2", "not: 10.244.2.1:8080 failed_outlier_check"}},
+		}, "endpoints", asked.Differs, 200, []string{"1 of 2", "not: 10.244.2.1:8080 failed_outlier_check"}},
 		"all endpoints ejected": {shop, func(c *dump.Config, _ *Want) {
 			c.Clusters[0].Endpoints = []dump.Endpoint{{Address: one, Health: "failed_outlier_check"}, {Address: two, Health: "failed_outlier_check"}}
-		}, "endpoints", trace.Broken, 503, []string{"0 of 2", "can connect to none"}},
-		"no endpoint":      {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Endpoints = nil }, "endpoints", trace.Broken, 503, []string{"Service shop/web has no ready endpoint", "2 endpoints"}},
-		"another endpoint": {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Endpoints = c.Clusters[0].Endpoints[:1] }, "endpoints", trace.Differs, 200, []string{"1 of 1", "not acknowledged yet: 2 endpoints"}},
+		}, "endpoints", asked.Broken, 503, []string{"0 of 2", "can connect to none"}},
+		"no endpoint":      {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Endpoints = nil }, "endpoints", asked.Broken, 503, []string{"Service shop/web has no ready endpoint", "2 endpoints"}},
+		"another endpoint": {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Endpoints = c.Clusters[0].Endpoints[:1] }, "endpoints", asked.Differs, 200, []string{"1 of 1", "not acknowledged yet: 2 endpoints"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config, want := world(t)
@@ -174,12 +174,12 @@ func TestFollow(t *testing.T) {
 			if got.Status != c.status {
 				t.Errorf("status %d, want %d", got.Status, c.status)
 			}
-			var hop trace.Hop
+			var hop asked.Hop
 			for i, h := range got.Hops {
 				if h.Part == c.part {
 					hop = h
 				}
-				if h.State == trace.Broken && i < len(got.Hops)-1 {
+				if h.State == asked.Broken && i < len(got.Hops)-1 {
 					t.Errorf("the road goes on after %+v", h)
 				}
 			}

@@ -13,7 +13,7 @@ import (
 
 	"hythe.dev/hythe/internal/inspect"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
 	"hythe.dev/hythe/xds"
 )
 
@@ -27,7 +27,7 @@ func (f *follower) route() bool {
 	path, redirect := canonicalPath(path)
 	if redirect {
 		f.answer.Status, f.answer.Location = http.StatusTemporaryRedirect, withQuery(path, query)
-		f.hop(trace.Hop{Part: "route", Text: "307 to " + f.answer.Location + ": the path holds an escaped slash"}, inspect.ReadBack{})
+		f.hop(asked.Hop{Part: "route", Text: "307 to " + f.answer.Location + ": the path holds an escaped slash"}, inspect.ReadBack{})
 		return false
 	}
 	if f.chain.refused(path) {
@@ -45,7 +45,7 @@ func (f *follower) route() bool {
 		f.answer.Status = http.StatusNotFound
 		return f.broken("route", "no route of the host takes "+path, "add a path to an Ingress of this host")
 	}
-	h := trace.Hop{Part: "route", Text: xds.RouteText(r), Object: f.origin(r)}
+	h := asked.Hop{Part: "route", Text: xds.RouteText(r), Object: f.origin(r)}
 	switch a := r.GetAction().(type) {
 	case *routev3.Route_Route:
 		f.answer.Cluster = a.Route.GetCluster()
@@ -57,7 +57,7 @@ func (f *follower) route() bool {
 		return false
 	default:
 		f.answer.Status = int(r.GetDirectResponse().GetStatus())
-		h.State, h.Remedy = trace.Broken, f.directRemedy(h.Object, path)
+		h.State, h.Remedy = asked.Broken, f.directRemedy(h.Object, path)
 		return f.hop(h, inspect.ReadBack{})
 	}
 }
@@ -129,11 +129,11 @@ func withQuery(path, query string) string {
 
 func (f *follower) cluster() bool {
 	name := f.answer.Cluster
-	h := trace.Hop{Part: "cluster", Object: service(name)}
+	h := asked.Hop{Part: "cluster", Object: service(name)}
 	f.pod = f.config.Cluster(name)
 	if f.pod == nil {
 		f.answer.Status = http.StatusServiceUnavailable
-		h.Text, h.State = "Envoy does not have cluster "+name, trace.Broken
+		h.Text, h.State = "Envoy does not have cluster "+name, asked.Broken
 		return f.hop(h, f.want.compareVersion(xds.Cluster, name, "", f.config.Read))
 	}
 	h.Text = "cluster " + name
@@ -143,11 +143,11 @@ func (f *follower) cluster() bool {
 	switch {
 	case f.pod.Warming:
 		h.Text += ", waits for its endpoints"
-		h.State = trace.Differs
+		h.State = asked.Differs
 	case len(f.pod.Open) > 0:
 		f.answer.Status = http.StatusServiceUnavailable
 		h.Text += ", circuit breaker open: " + strings.Join(f.pod.Open, " ")
-		h.State, h.Remedy = trace.Broken, "Envoy has more requests to it than it may: add pods to the Service, or look why they do not answer"
+		h.State, h.Remedy = asked.Broken, "Envoy has more requests to it than it may: add pods to the Service, or look why they do not answer"
 	}
 	return f.hop(h, f.want.compareVersion(xds.Cluster, name, f.pod.Version, f.pod.Updated))
 }
@@ -157,7 +157,7 @@ func (f *follower) endpoints() bool {
 	var have []netip.AddrPort
 	for _, e := range f.pod.Endpoints {
 		have = append(have, e.Address)
-		a := trace.EnvoyEndpoint{Address: e.Address, Healthy: e.Healthy, Health: e.Health}
+		a := asked.EnvoyEndpoint{Address: e.Address, Healthy: e.Healthy, Health: e.Health}
 		a.Node, a.Pod = f.want.podOf(f.answer.Cluster, e.Address)
 		f.answer.Endpoints = append(f.answer.Endpoints, a)
 		if e.Healthy {
@@ -166,19 +166,19 @@ func (f *follower) endpoints() bool {
 			not = append(not, e.Address.String()+" "+e.Health)
 		}
 	}
-	h := trace.Hop{Part: "endpoints", Object: service(f.answer.Cluster)}
+	h := asked.Hop{Part: "endpoints", Object: service(f.answer.Cluster)}
 	h.Text = fmt.Sprintf("%d of %d take requests", len(take), len(have))
 	if len(take) > 0 {
 		h.Text += ": " + shorten(take)
 	}
 	if len(not) > 0 {
 		h.Text += "; not: " + shorten(not)
-		h.State = trace.Differs
+		h.State = asked.Differs
 		h.Remedy = "Envoy could not connect to some: look at these pods, and at the way to their nodes"
 	}
 	if len(take) == 0 {
 		f.answer.Status = http.StatusServiceUnavailable
-		h.State = trace.Broken
+		h.State = asked.Broken
 		h.Remedy = f.noEndpoints(len(have))
 	}
 	return f.hop(h, f.compareEndpoints(have))

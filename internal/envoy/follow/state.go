@@ -11,7 +11,7 @@ import (
 
 	"hythe.dev/hythe/gateway"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/trace"
+	"hythe.dev/hythe/internal/trace/asked"
 	"hythe.dev/hythe/xds"
 	"hythe.dev/hythe/xds/server"
 )
@@ -49,7 +49,7 @@ type Want struct {
 
 // An Answer is the road of a Request through Envoy.
 type Answer struct {
-	trace.RequestAnswer
+	asked.RequestAnswer
 	// Certificate, Host and Cluster name the resources that the request needs; empty if it does not come so far.
 	Certificate, Host, Cluster string
 	// Location is where a redirect leads.

@@ -123,7 +123,7 @@ func age(t, now time.Time) Cell {
 	if t.IsZero() {
 		return Cell{Text: "<unknown>"}
 	}
-	return Cell{Text: duration.HumanDuration(now.Sub(t))}
+	return Cell{Text: duration.HumanDuration(max(0, now.Sub(t)))} // clocks differ
 }
 
 // until is how long a certificate is valid yet.

@@ -86,7 +86,7 @@ func Connect(config *rest.Config, ping time.Duration) (*Clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make Kubernetes client: %w", err)
 	}
-	c.HTTP = &http.Client{Transport: wrapped}
+	c.HTTP = &http.Client{Transport: readOnce{wrapped}}
 	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
 	for _, gv := range []schema.GroupVersion{
 		corev1.SchemeGroupVersion, discoveryv1.SchemeGroupVersion, networkingv1.SchemeGroupVersion, v1alpha1.GroupVersion,
@@ -109,4 +109,18 @@ func Connect(config *rest.Config, ping time.Duration) (*Clients, error) {
 		return nil, fmt.Errorf("make Kubernetes client of custom resources: %w", err)
 	}
 	return c, nil
+}
+
+// readOnce hides from client-go when a server that refuses a read wants to be asked again: it would wait and ask the same
+// up to ten times, and nobody would hear why, nor ask otherwise (a resourceVersion that is too large for this server). Who
+// reads tries again, with growing pauses.
+type readOnce struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (o readOnce) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := o.next.RoundTrip(r)
+	if err == nil && r.Method == http.MethodGet && response.StatusCode != http.StatusOK {
+		response.Header.Del("Retry-After")
+	}
+	return response, err
 }

@@ -140,6 +140,12 @@ func (s *Server) EndAPI() {
 func (s *Server) StartAPI() {
 	s.tb.Helper()
 	s.api = s.run("kube-apiserver", s.plan.API())
+	s.ready(s.plan.URL(), s.api)
+}
+
+// ready waits until a kube-apiserver is.
+func (s *Server) ready(url string, p *process) {
+	s.tb.Helper()
 	client, err := rest.HTTPClientFor(s.Config())
 	if err != nil {
 		s.tb.Fatal(err)
@@ -147,11 +153,11 @@ func (s *Server) StartAPI() {
 	defer client.CloseIdleConnections()
 	s.wait("kube-apiserver", func(ctx context.Context) error {
 		select {
-		case <-s.api.done:
+		case <-p.done:
 			s.tb.Fatalf("kube-apiserver ended:\n%s", s.tail())
 		default:
 		}
-		return get(ctx, client, "https://"+s.Addr()+"/readyz")
+		return get(ctx, client, url+"/readyz")
 	})
 }
 

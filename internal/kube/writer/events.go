@@ -14,64 +14,111 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/run"
 )
 
 const (
 	// eventAgain is how often an Event is renewed while its Problem lasts; API servers keep Events for an hour.
 	eventAgain = 30 * time.Minute
+	// eventApart is the least time between two Events that say the same, and the time in which an object may have one more.
+	eventApart = time.Minute
+	// eventBurst is how many Events one object may have at once.
+	eventBurst = 10
 	// eventMessage is the longest message of an Event, in bytes (validation of core/v1).
 	eventMessage = 1024
 	// eventReporter is what Events name as their source.
 	eventReporter = "hythe-controller"
 )
 
-// events turns Problems into Events. An Event is named by what it says, so that a restart, or another leader, counts
-// up the one that is there.
+// An occasion is what an Event tells: a Problem, or news.
+type occasion struct {
+	model.Problem
+	normal bool // news
+}
+
+// events turns Problems and news into Events. An Event is named by what it says, so that a restart, or another leader,
+// counts up the one that is there.
 type events struct {
 	clients *client.Clients
 	limit   *rate.Limiter
-	posted  map[model.Problem]time.Time
+	objects map[model.ObjectRef]*rate.Limiter // each object's own
+	posted  map[occasion]time.Time
 }
 
 func newEvents(c *client.Clients) events {
-	return events{clients: c, limit: rate.NewLimiter(5, 50), posted: map[model.Problem]time.Time{}}
+	return events{clients: c, limit: rate.NewLimiter(5, 50), objects: map[model.ObjectRef]*rate.Limiter{}, posted: map[occasion]time.Time{}}
 }
 
-// set posts an Event for each Problem that is new or was not told for long. Those above the limit have to wait for a
-// later call.
-func (e *events) set(ctx context.Context, s *model.Snapshot, problems []model.Problem) error {
+// errTooMany is why an Event has to wait.
+var errTooMany = errors.New("too many at once, later")
+
+// set posts an Event for each Problem that is new or was not told for long, and for all news. What comes and goes is
+// told once a minute. Problems above the limit have to wait for a later call, news are dropped.
+func (e *events) set(ctx context.Context, s *model.Snapshot, problems, news []model.Problem) error {
 	var errs []error
-	now := map[model.Problem]bool{}
+	stands := map[occasion]bool{}
 	for _, p := range problems {
-		now[p] = true
-	}
-	for _, p := range problems {
-		if at, ok := e.posted[p]; ok && time.Since(at) < eventAgain {
+		o := occasion{Problem: p}
+		stands[o] = true
+		if at, ok := e.posted[o]; ok && time.Since(at) < eventAgain {
 			continue
 		}
-		object, ok := eventObject(s, p.Object)
-		if !ok {
-			continue
+		err := e.tell(ctx, s, o)
+		if err != nil {
+			errs = append(errs, err)
 		}
-		if !e.limit.Allow() {
-			errs = append(errs, fmt.Errorf("post Event about %s: too many at once, later", p.Object))
+		if errors.Is(err, errTooMany) {
 			break
 		}
-		if err := run.Guard(func() error { return e.post(ctx, object, p) }); err != nil {
+	}
+	for _, p := range news {
+		if err := e.tell(ctx, s, occasion{p, true}); err != nil && !errors.Is(err, errTooMany) {
 			errs = append(errs, err)
-			continue
-		}
-		e.posted[p] = time.Now()
-	}
-	for p := range e.posted {
-		if !now[p] {
-			delete(e.posted, p)
 		}
 	}
+	e.forget(stands)
 	return errors.Join(errs...)
+}
+
+// tell posts an Event, unless many about the same object were posted a moment ago.
+func (e *events) tell(ctx context.Context, s *model.Snapshot, o occasion) error {
+	object, ok := eventObject(s, o.Object)
+	if !ok {
+		return nil
+	}
+	own := e.objects[o.Object]
+	if own == nil {
+		own = rate.NewLimiter(rate.Every(eventApart), eventBurst)
+		e.objects[o.Object] = own
+	}
+	if own.Tokens() < 1 {
+		return nil
+	}
+	if !e.limit.Allow() {
+		return fmt.Errorf("post Event about %s: %w", o.Object, errTooMany)
+	}
+	own.Allow()
+	if err := contain.Call(func() error { return e.post(ctx, object, o) }); err != nil {
+		return err
+	}
+	e.posted[o] = time.Now()
+	return nil
+}
+
+// forget drops what limits no more. stands are the Problems that last.
+func (e *events) forget(stands map[occasion]bool) {
+	for o, at := range e.posted {
+		if !stands[o] && time.Since(at) >= eventApart {
+			delete(e.posted, o)
+		}
+	}
+	for ref, own := range e.objects {
+		if own.Tokens() >= eventBurst {
+			delete(e.objects, ref)
+		}
+	}
 }
 
 // eventObject is the reference to an object that an Event needs, or false for what is no object of the API.
@@ -110,16 +157,19 @@ func eventObject(s *model.Snapshot, ref model.ObjectRef) (corev1.ObjectReference
 }
 
 // post creates an Event, or counts up the one that is there.
-func (e *events) post(ctx context.Context, object corev1.ObjectReference, p model.Problem) error {
+func (e *events) post(ctx context.Context, object corev1.ObjectReference, p occasion) error {
 	namespace := object.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
-	sum := sha256.Sum256([]byte(fmt.Sprint(object.Kind, object.UID, p)))
-	now := metav1.Now()
+	sum := sha256.Sum256([]byte(fmt.Sprint(object.Kind, object.UID, p.Problem)))
+	now, kind := metav1.Now(), corev1.EventTypeWarning
+	if p.normal {
+		kind = corev1.EventTypeNormal
+	}
 	event := &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: eventName(object.Name) + "." + hex.EncodeToString(sum[:8])},
-		InvolvedObject: object, Reason: p.Reason, Message: truncate(p.Message, eventMessage), Type: corev1.EventTypeWarning,
+		InvolvedObject: object, Reason: p.Reason, Message: truncate(p.Message, eventMessage), Type: kind,
 		Source: corev1.EventSource{Component: eventReporter}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}
 	api := e.clients.ByGV[corev1.SchemeGroupVersion]

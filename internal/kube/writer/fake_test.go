@@ -3,6 +3,7 @@ package writer
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -120,7 +122,8 @@ func TestPanicCostsItself(t *testing.T) {
 		}
 	}
 	_, err := f.writer(t).Set(t.Context(), s, d)
-	if err == nil || !strings.Contains(err.Error(), "write status of Service n/b: panic: of b") {
+	var caught *contain.Panic
+	if !errors.As(err, &caught) || !strings.Contains(err.Error(), "write status of Service n/b: panic at writer.TestPanicCostsItself") {
 		t.Errorf("error %v", err)
 	}
 	if got, want := f.written(), "PUT /api/v1/namespaces/n/services/a/status\nPUT /api/v1/namespaces/n/services/c/status"; got != want {
@@ -150,7 +153,7 @@ func TestTwoLeaders(t *testing.T) {
 	if problems, err := one.Set(t.Context(), s, claim("a")); err != nil || len(problems) != 0 {
 		t.Fatalf("first: %v, %v", problems, err)
 	}
-	const created = "POST /apis/hythe.dev/v1alpha1/addressclaims\nPUT /api/v1/namespaces/n/services/a/status"
+	const created = "POST /apis/hythe.dev/v1alpha1/addressclaims\nPUT /api/v1/namespaces/n/services/a/status\nPOST /api/v1/namespaces/n/events"
 	if got := f.written(); got != created {
 		t.Errorf("the first wrote:\n%s\nwant:\n%s", got, created)
 	}

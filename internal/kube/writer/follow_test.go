@@ -37,8 +37,9 @@ type follower struct {
 	t    *testing.T
 	stop func()
 
-	mu   sync.Mutex
-	last *model.Snapshot
+	mu    sync.Mutex
+	last  *model.Snapshot
+	check func(*model.Snapshot)
 }
 
 func follow(t *testing.T, config *rest.Config, options kube.APIOptions) *follower {
@@ -56,6 +57,9 @@ func follow(t *testing.T, config *rest.Config, options kube.APIOptions) *followe
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.last = s
+			if f.check != nil {
+				f.check(s)
+			}
 		})
 	}()
 	f.stop = sync.OnceFunc(func() {
@@ -64,6 +68,16 @@ func follow(t *testing.T, config *rest.Config, options kube.APIOptions) *followe
 	})
 	t.Cleanup(f.stop)
 	return f
+}
+
+// each calls check with the newest Snapshot and all after it.
+func (f *follower) each(check func(*model.Snapshot)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.check = check
+	if f.last != nil {
+		check(f.last)
+	}
 }
 
 // until waits for a Snapshot with a property and returns it.

@@ -2,7 +2,9 @@ package writer
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -25,10 +27,30 @@ const (
 )
 
 // A guardedLock ends the work when the Lease was not renewed for leaseRenew. The elector notices that too, but then
-// tries to give the Lease back before it says so, and another may lead by that time.
+// tries to give the Lease back before it says so, and another may lead by that time. It ends the work at once where
+// another holds the Lease: somebody deleted it, or this process was stopped for long.
 type guardedLock struct {
 	resourcelock.Interface
 	guard *time.Timer
+	held  *atomic.Bool // by this process, at some time
+	other *atomic.Bool // another holds it, as read last
+}
+
+func newGuardedLock(lock resourcelock.Interface, guard *time.Timer) guardedLock {
+	return guardedLock{Interface: lock, guard: guard, held: &atomic.Bool{}, other: &atomic.Bool{}}
+}
+
+// Get implements resourcelock.Interface.
+func (l guardedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	record, raw, err := l.Interface.Get(ctx)
+	if err == nil {
+		other := record.HolderIdentity != "" && record.HolderIdentity != l.Identity()
+		l.other.Store(other)
+		if other && l.held.Load() {
+			l.guard.Reset(0)
+		}
+	}
+	return record, raw, err
 }
 
 // Create implements resourcelock.Interface.
@@ -37,14 +59,19 @@ func (l guardedLock) Create(ctx context.Context, r resourcelock.LeaderElectionRe
 	return l.guarded(l.Interface.Create(ctx, r), start)
 }
 
-// Update implements resourcelock.Interface.
+// Update implements resourcelock.Interface. An elector that ends gives back the Lease that it believes to hold: not if it
+// is another's, which would lose it.
 func (l guardedLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	if r.HolderIdentity == "" && l.other.Load() {
+		return errors.New("give Lease back: another holds it")
+	}
 	start := time.Now()
 	return l.guarded(l.Interface.Update(ctx, r), start)
 }
 
 func (l guardedLock) guarded(err error, start time.Time) error {
 	if err == nil {
+		l.held.Store(true)
 		l.guard.Reset(leaseRenew - time.Since(start))
 	}
 	return err
@@ -86,7 +113,7 @@ func (w *Writer) leadOnce(ctx context.Context, lock resourcelock.Interface, work
 	done := make(chan error, 1)
 	leading := make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: guardedLock{lock, guard}, LeaseDuration: leaseDuration, RenewDeadline: leaseRenew, RetryPeriod: leaseRetry, ReleaseOnCancel: true,
+		Lock: newGuardedLock(lock, guard), LeaseDuration: leaseDuration, RenewDeadline: leaseRenew, RetryPeriod: leaseRetry, ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(lost context.Context) {
 				close(leading)

@@ -12,33 +12,15 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/run"
 )
 
 // setStatus writes the status of Services, Ingresses and pools where the Snapshot has another one. Addresses in lost
-// are left out. It returns the Services whose status could not be written.
+// are left out. It returns the Services whose addresses may stand in a status that could not be written.
 func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, errs *[]error) map[model.Key]bool {
-	late := map[model.Key]bool{}
-	for _, key := range model.SortedKeys(d.Services) {
-		want := slices.DeleteFunc(slices.Clone(d.Services[key]), func(i corev1.LoadBalancerIngress) bool { return lost[i.IP] })
-		service := s.Services[key]
-		if service == nil || sameList(service.Status.LoadBalancer.Ingress, want) {
-			continue
-		}
-		err := updateStatus(ctx, w, "Service", key, &corev1.Service{}, func(live *corev1.Service) bool {
-			if live.UID != service.UID || sameList(live.Status.LoadBalancer.Ingress, want) {
-				return false
-			}
-			live.Status.LoadBalancer.Ingress = want
-			return true
-		})
-		if err != nil {
-			*errs = append(*errs, err)
-			late[key] = true
-		}
-	}
+	late := w.setServices(ctx, s, d, lost, errs)
 	for _, key := range model.SortedKeys(s.Ingresses) {
 		ingress := s.Ingresses[key]
 		want := wantedIngress(s, d, key, ingress.Status.LoadBalancer.Ingress, lost)
@@ -55,6 +37,7 @@ func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lo
 		})
 		if err != nil {
 			*errs = append(*errs, err)
+			late[d.GatewayService] = true
 		}
 	}
 	for name, want := range d.Pools {
@@ -74,6 +57,40 @@ func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lo
 	return late
 }
 
+// setServices writes status and finalizer of Services, and returns those that could not be written.
+func (w *Writer) setServices(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, errs *[]error) map[model.Key]bool {
+	late := map[model.Key]bool{}
+	for _, key := range model.SortedKeys(d.Services) {
+		want := slices.DeleteFunc(slices.Clone(d.Services[key]), func(i corev1.LoadBalancerIngress) bool { return lost[i.IP] })
+		service := s.Services[key]
+		if service == nil {
+			continue
+		}
+		finalizer := d.Finalizers[key]
+		if len(want) == 0 && len(d.Services[key]) > 0 && !hasFinalizer(service) {
+			finalizer = false // it goes with a claim, and there is none yet
+		}
+		if sameList(service.Status.LoadBalancer.Ingress, want) && hasFinalizer(service) == finalizer {
+			continue
+		}
+		err := updateStatus(ctx, w, "Service", key, &corev1.Service{}, func(live *corev1.Service) bool {
+			if live.UID != service.UID {
+				return false
+			}
+			changed := setFinalizer(live, finalizer)
+			if !sameList(live.Status.LoadBalancer.Ingress, want) {
+				live.Status.LoadBalancer.Ingress, changed = want, true
+			}
+			return changed
+		})
+		if err != nil {
+			*errs = append(*errs, err)
+			late[key] = true
+		}
+	}
+	return late
+}
+
 // wantedIngress is what should stand in the status of an Ingress: what gateways serve it on or, where none does,
 // what is there without the addresses of gateways.
 func wantedIngress(s *model.Snapshot, d Desired, key model.Key, now []networkingv1.IngressLoadBalancerIngress, lost map[string]bool) []networkingv1.IngressLoadBalancerIngress {
@@ -86,6 +103,24 @@ func wantedIngress(s *model.Snapshot, d Desired, key model.Key, now []networking
 		own[claim.Spec.Address] = slices.Contains(claim.Spec.Services, gateway)
 	}
 	return slices.DeleteFunc(slices.Clone(now), func(i networkingv1.IngressLoadBalancerIngress) bool { return own[i.IP] })
+}
+
+func hasFinalizer(service *corev1.Service) bool {
+	return slices.Contains(service.Finalizers, v1alpha1.CleanupFinalizer)
+}
+
+// setFinalizer adds the finalizer, or takes it away, and reports whether that changed anything. None can be added to an
+// object that is being deleted.
+func setFinalizer(service *corev1.Service, want bool) bool {
+	if hasFinalizer(service) == want || want && service.DeletionTimestamp != nil {
+		return false
+	}
+	if want {
+		service.Finalizers = append(service.Finalizers, v1alpha1.CleanupFinalizer)
+	} else {
+		service.Finalizers = slices.DeleteFunc(service.Finalizers, func(f string) bool { return f == v1alpha1.CleanupFinalizer })
+	}
+	return true
 }
 
 func sameList[T any](a, b []T) bool {
@@ -109,7 +144,7 @@ func updateStatus[T object](ctx context.Context, w *Writer, kind string, key mod
 		return api.Put().NamespaceIfScoped(key.Namespace, !r.Clustered).Resource(r.Name).Name(key.Name).
 			SubResource("status").Body(live).Do(ctx).Error()
 	}
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return run.Guard(attempt) })
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return contain.Call(attempt) })
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("write status of %s: %w", model.Ref(kind, key), err)
 	}

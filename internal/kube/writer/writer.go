@@ -20,9 +20,9 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/run"
 )
 
 // Desired is what the elected controller wants to stand in the API.
@@ -31,15 +31,24 @@ type Desired struct {
 	Claims []*v1alpha1.AddressClaim
 	// Services is status.loadBalancer.ingress of Hythe's Services; an empty list clears it.
 	Services map[model.Key][]corev1.LoadBalancerIngress
+	// Finalizers says which of Services carry v1alpha1.CleanupFinalizer. It is written with the status: who sees an
+	// address sees the finalizer.
+	Finalizers map[model.Key]bool
 	// Ingresses is status.loadBalancer.ingress of the Ingresses that gateways serve. From all others the addresses of
 	// GatewayService are taken away, and nothing else: further controllers may publish addresses of Hythe's.
 	Ingresses map[model.Key][]networkingv1.IngressLoadBalancerIngress
 	// GatewayService is the Service of the gateways, whose addresses Ingresses get.
 	GatewayService model.Key
+	// Networks are the nodes whose condition NetworkUnavailable should be False, since their network is in place.
+	Networks []string
+	// Release says that Hythe leaves the cluster: all Reports are deleted.
+	Release bool
 	// Pools is the status of AddressPools.
 	Pools map[string]v1alpha1.AddressPoolStatus
 	// Problems become Events.
 	Problems []model.Problem
+	// News become Events too, of type Normal: what went well and a person should know.
+	News []model.Problem
 }
 
 // ReasonClaimedByAnother is the reason of the Problem that an address was claimed by somebody else.
@@ -128,10 +137,11 @@ func (w *Writer) wrote(name string, claim *v1alpha1.AddressClaim) {
 func (w *Writer) Set(ctx context.Context, s *model.Snapshot, d Desired) ([]model.Problem, error) {
 	var problems []model.Problem
 	var errs []error
+	news := slices.Clone(d.News)
 	lost := map[string]bool{} // addresses that somebody else got
 	for _, claim := range d.Claims {
 		var problem *model.Problem
-		err := run.Guard(func() (err error) {
+		err := contain.Call(func() (err error) {
 			problem, err = w.setClaim(ctx, s.Claims[claim.Name], claim)
 			return err
 		})
@@ -143,6 +153,8 @@ func (w *Writer) Set(ctx context.Context, s *model.Snapshot, d Desired) ([]model
 		}
 		if err != nil || problem != nil {
 			lost[claim.Spec.Address] = true
+		} else if s.Claims[claim.Name] == nil {
+			news = append(news, allocated(claim)...)
 		}
 	}
 	late := w.setStatus(ctx, s, d, lost, &errs)
@@ -157,14 +169,15 @@ func (w *Writer) Set(ctx context.Context, s *model.Snapshot, d Desired) ([]model
 		if wanted[name] || named {
 			continue
 		}
-		if err := run.Guard(func() error { return w.deleteClaim(ctx, claim) }); err != nil {
+		if err := contain.Call(func() error { return w.deleteClaim(ctx, claim) }); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if err := w.deleteReports(ctx, s); err != nil {
+	errs = append(errs, w.setNetworks(ctx, d.Networks)...)
+	if err := w.deleteReports(ctx, s, d.Release); err != nil {
 		errs = append(errs, err)
 	}
-	if err := w.events.set(ctx, s, append(slices.Clone(d.Problems), problems...)); err != nil {
+	if err := w.events.set(ctx, s, append(slices.Clone(d.Problems), problems...), news); err != nil {
 		errs = append(errs, err)
 	}
 	return model.SortProblems(problems), errors.Join(errs...)
@@ -211,6 +224,15 @@ func (w *Writer) setClaim(ctx context.Context, old, claim *v1alpha1.AddressClaim
 	return nil, nil
 }
 
+// allocated is the news of a claim that was made.
+func allocated(claim *v1alpha1.AddressClaim) (news []model.Problem) {
+	for _, r := range claim.Spec.Services {
+		key := model.Key{Namespace: r.Namespace, Name: r.Name}
+		news = append(news, model.Problemf(model.Ref("Service", key), "AddressAllocated", "%s of AddressPool %s", claim.Spec.Address, claim.Spec.Pool))
+	}
+	return news
+}
+
 func firstService(claim *v1alpha1.AddressClaim) model.Key {
 	if len(claim.Spec.Services) == 0 {
 		return model.Key{}
@@ -242,9 +264,9 @@ func (w *Writer) deleteClaim(ctx context.Context, claim *v1alpha1.AddressClaim) 
 	return nil
 }
 
-// deleteReports deletes the Reports of nodes that are gone for goneFor.
-func (w *Writer) deleteReports(ctx context.Context, s *model.Snapshot) error {
-	if len(s.Nodes) == 0 {
+// deleteReports deletes the Reports of nodes that are gone for goneFor, or all.
+func (w *Writer) deleteReports(ctx context.Context, s *model.Snapshot, all bool) error {
+	if len(s.Nodes) == 0 && !all {
 		return nil // a cluster without nodes is one whose nodes were not read
 	}
 	var errs []error
@@ -254,16 +276,7 @@ func (w *Writer) deleteReports(ctx context.Context, s *model.Snapshot) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Reports)) {
-		if node := s.Reports[name].Node; node == "" || s.Nodes[node] != nil {
-			delete(w.gone, name)
-			continue
-		}
-		since, ok := w.gone[name]
-		if !ok {
-			w.gone[name] = time.Now()
-			continue
-		}
-		if time.Since(since) < goneFor {
+		if !all && !w.goneForLong(name, s.Reports[name].Node, s) {
 			continue
 		}
 		err := w.clients.ByGV[v1alpha1.GroupVersion].Delete().Resource("reports").Name(name).Do(ctx).Error()
@@ -271,10 +284,23 @@ func (w *Writer) deleteReports(ctx context.Context, s *model.Snapshot) error {
 			errs = append(errs, fmt.Errorf("delete Report %s of a node that is gone: %w", name, err))
 			continue
 		}
-		w.log.Info("Report of a node that is gone deleted", "report", name)
+		w.log.Info("Report deleted", "report", name)
 		delete(w.gone, name)
 	}
 	return errors.Join(errs...)
+}
+
+// goneForLong says whether the node of a Report is gone for goneFor, and remembers since when.
+func (w *Writer) goneForLong(name, node string, s *model.Snapshot) bool {
+	if node == "" || s.Nodes[node] != nil {
+		delete(w.gone, name)
+		return false
+	}
+	since, ok := w.gone[name]
+	if !ok {
+		w.gone[name] = time.Now()
+	}
+	return ok && time.Since(since) >= goneFor
 }
 
 // WriteReport creates or changes a Report; one that says the same as the last is not written again, but looked for each

@@ -28,7 +28,7 @@ import (
 
 // bindRoles installs the roles of the chart and gives them to users of the same names.
 func bindRoles(s *kubetest.Server) {
-	s.CreateFiles("../../../charts/hythe/templates")
+	s.CreateFiles("../../../charts/hythe/files")
 	for _, name := range []string{"hythe-controller", "hythe-gateway", "hythe-node"} {
 		s.Apply(fmt.Sprintf(`{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: %[1]s},
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %[1]s}, subjects: [{kind: User, name: %[1]s}]}`, name))
@@ -40,14 +40,14 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: hythe-controlle
 // desired is what lb.Build decides, as the controller hands it to a Writer.
 func desired(s *model.Snapshot) Desired {
 	gateway := model.Key{Namespace: "hythe-system", Name: "gateway"}
-	state, problems := lb.Build(s, lb.Settings{GatewayService: gateway})
+	state, problems := lb.Build(s, lb.Settings{GatewayService: gateway, Shared: true})
 	d := Desired{
-		GatewayService: gateway,
-		Claims:         state.Claims, Problems: problems, Services: map[model.Key][]corev1.LoadBalancerIngress{},
+		GatewayService: gateway, Finalizers: map[model.Key]bool{},
+		Claims: state.Claims, Problems: problems, Services: map[model.Key][]corev1.LoadBalancerIngress{},
 		Ingresses: map[model.Key][]networkingv1.IngressLoadBalancerIngress{}, Pools: map[string]v1alpha1.AddressPoolStatus{},
 	}
 	for _, o := range state.Services {
-		d.Services[o.Service] = o.Ingress
+		d.Services[o.Service], d.Finalizers[o.Service] = o.Ingress, o.Finalizer
 	}
 	for _, o := range state.Ingresses {
 		d.Ingresses[o.Ingress] = o.Addresses
@@ -74,7 +74,7 @@ func runController(t *testing.T, config *rest.Config, sets *atomic.Int64) (stop 
 	var group sync.WaitGroup
 	group.Go(func() { _ = api.Run(ctx, snapshots.Put) })
 	group.Go(func() {
-		_ = run.Sink(ctx, snapshots, func(ctx context.Context, s *model.Snapshot) error {
+		_ = run.Sink(ctx, snapshots, nil, "test", func(ctx context.Context, s *model.Snapshot) error {
 			defer sets.Add(1)
 			s = writer.Current(s)
 			_, err := writer.Set(ctx, s, desired(s))

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"hythe.dev/hythe/examples"
+	"hythe.dev/hythe/internal/kube/stamp"
 )
 
 func parse(t *testing.T, text string) *Objects {
@@ -409,37 +410,42 @@ func TestFilesKeepLastGoodState(t *testing.T) {
 		}
 	}
 	f := Files{Dir: dir}
+	now := time.Now()
+	look := func(after time.Duration, changed, bad bool, services int) {
+		t.Helper()
+		now = now.Add(after)
+		is, err := f.poll(now)
+		if is != changed || (err != nil) != bad || len(f.Objects().Services) != services {
+			t.Errorf("changed %v, error %v, %d Services; want %v, %v, %d", is, err, len(f.Objects().Services), changed, bad, services)
+		}
+	}
 	put(twoServices)
-	if changed, err := f.Poll(); !changed || err != nil || len(f.Objects().Services) != 4 {
-		t.Fatalf("first look: %v, %v, %d Services", changed, err, len(f.Objects().Services))
-	}
-	if changed, err := f.Poll(); changed || err != nil {
-		t.Errorf("nothing changed, but: %v, %v", changed, err)
-	}
+	look(0, true, false, 4)
+	look(0, false, false, 4)
 	put("kind: Service\napiVersion: v1\nmetadata: [broken\n")
-	if _, err := f.Poll(); err == nil || len(f.Objects().Services) != 4 {
-		t.Errorf("a broken file: %v, %d Services, want an error and the 4 of before", err, len(f.Objects().Services))
-	}
+	look(0, true, true, 4)
+	put(twoServices + "\n---\nkind: Service\napiVersion: v1\nmetadata: {name: another}\n")
+	look(0, true, false, 5)
 	put("kind: Service\napiVersion: v1\nmetadata: {name: only}\n")
-	if changed, err := f.Poll(); !changed || err != nil || len(f.Objects().Services) != 1 {
-		t.Errorf("mended: %v, %v, %d Services", changed, err, len(f.Objects().Services))
+	look(0, false, false, 5)
+	look(stamp.Wait, true, false, 1)
+	// In place: any moment may be between two pieces.
+	inPlace := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	put("")
-	if changed, err := f.Poll(); changed || err != nil || len(f.Objects().Services) != 1 {
-		t.Errorf("empty for a moment: %v, %v, %d Services", changed, err, len(f.Objects().Services))
-	}
-	if err := os.Chtimes(path, time.Time{}, time.Now().Add(-emptied)); err != nil {
-		t.Fatal(err)
-	}
-	if changed, err := f.Poll(); !changed || err != nil || len(f.Objects().Services) != 0 {
-		t.Errorf("empty for good: %v, %v, %d Services", changed, err, len(f.Objects().Services))
-	}
+	inPlace("")
+	look(0, false, false, 1)
+	inPlace("kind: Service\napiVersion: v1\nmetadata: {name: only}\nspec: {}\n")
+	look(stamp.Wait, false, false, 1)
+	look(stamp.Wait, true, false, 1)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if changed, err := f.Poll(); !changed || err != nil || len(f.Objects().Services) != 0 {
-		t.Errorf("removed: %v, %v", changed, err)
-	}
+	look(0, false, false, 1)
+	look(stamp.Wait, true, false, 0)
 }
 
 func FuzzParse(f *testing.F) {

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/stamp"
 )
 
 // Files follows a folder of manifests. The zero value with Dir set is ready.
@@ -32,19 +33,20 @@ type Files struct {
 }
 
 type file struct {
-	size    int64
-	changed time.Time
-	docs    [][]byte // JSON, of the last good state
-	err     error
+	stamp stamp.Stamp
+	doubt stamp.Doubt // about the state that the file is in now
+	docs  [][]byte    // JSON, of the last good state
+	err   error
 }
 
-// emptied is how long a file may be empty before that is believed: who writes a file in place empties it first, and to
-// believe that would end all of its pods.
-const emptied = time.Second
-
 // Poll reads what changed since the last call. The error says what could not be read: the last good state of such a
-// file stays; of a file that never was good, what can be read is used.
+// file stays; of a file that never was good, what can be read is used. A file that is changed in place, or removed, is
+// believed when it has been so for stamp.Wait: to believe half of it would end pods.
 func (f *Files) Poll() (changed bool, err error) {
+	return f.poll(time.Now())
+}
+
+func (f *Files) poll(now time.Time) (changed bool, err error) {
 	if f.files == nil {
 		f.files = map[string]*file{}
 		changed = true
@@ -61,17 +63,17 @@ func (f *Files) Poll() (changed bool, err error) {
 		if d.IsDir() || hidden || !isManifest(path) {
 			return nil
 		}
-		info, err := os.Stat(path)
+		is, err := stamp.Of(path)
 		if err != nil {
 			return ignoreGone(err)
 		}
 		seen[path] = true
-		changed = f.read(path, info) || changed
+		changed = f.read(path, is, now) || changed
 		return nil
 	})
 	errs := []error{walkErr}
 	for path, file := range f.files {
-		if !seen[path] && walkErr == nil {
+		if !seen[path] && walkErr == nil && file.doubt.Over(stamp.Stamp{}, now, stamp.Wait) {
 			delete(f.files, path)
 			changed = true
 		} else if file.err != nil {
@@ -93,35 +95,64 @@ func isManifest(path string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path))
 }
 
-// read reads one file if it changed, and says whether it did.
-func (f *Files) read(path string, info fs.FileInfo) bool {
+// read reads one file if it changed and can be believed, and says whether it did.
+func (f *Files) read(path string, is stamp.Stamp, now time.Time) bool {
 	old := f.files[path]
-	if old == nil {
+	first := old == nil
+	if first {
 		old = &file{}
 		f.files[path] = old
 	}
-	if old.size == info.Size() && old.changed.Equal(info.ModTime()) {
+	if !first && old.stamp == is {
+		old.doubt = stamp.Doubt{}
 		return false
 	}
-	if info.Size() == 0 && old.size > 0 && time.Since(info.ModTime()) < emptied {
+	believed := first || old.doubt.Over(is, now, stamp.Wait)
+	if !believed && old.stamp.Identity == is.Identity {
 		return false
 	}
-	old.size, old.changed = info.Size(), info.ModTime()
-	data, err := os.ReadFile(path)
-	if err == nil {
-		var docs [][]byte
-		docs, err = splitDocuments(data)
-		docs, errs := readable(docs)
-		err = errors.Join(err, errs)
-		if err == nil || old.docs == nil {
-			old.docs = docs
-		}
+	docs, err := readFile(path)
+	if after, e := stamp.Of(path); !first && (e != nil || after != is) || !believed && err == nil && lacks(docs, old.docs) {
+		return false
+	}
+	old.stamp, old.doubt = is, stamp.Doubt{}
+	if docs != nil && (err == nil || old.docs == nil) {
+		old.docs = docs
 	}
 	if err != nil {
 		err = fmt.Errorf("read %s: %w", path, err)
 	}
 	old.err = err
 	return true
+}
+
+func readFile(path string) ([][]byte, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	docs, err := splitDocuments(data)
+	docs, errs := readable(docs)
+	return docs, errors.Join(err, errs)
+}
+
+// lacks says whether an object of known is not in docs.
+func lacks(docs, known [][]byte) bool {
+	there := map[string]bool{}
+	for _, doc := range docs {
+		there[nameOf(doc)] = true
+	}
+	return slices.ContainsFunc(known, func(doc []byte) bool { return !there[nameOf(doc)] })
+}
+
+// nameOf is the kind, namespace and name of a document that was decoded before.
+func nameOf(doc []byte) string {
+	var head struct {
+		Kind     string            `json:"kind"`
+		Metadata metav1.ObjectMeta `json:"metadata"`
+	}
+	_ = yaml.Unmarshal(doc, &head)
+	return head.Kind + " " + key(&head.Metadata).String()
 }
 
 // readable selects the documents that can be decoded.

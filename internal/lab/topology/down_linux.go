@@ -38,6 +38,11 @@ func Down(lab string) error {
 	if err != nil {
 		return err
 	}
+	return Remove(names)
+}
+
+// Remove kills all processes in the named namespaces and removes these. Names that are not there are no error.
+func Remove(names []string) error {
 	errs := []error{killAll(names, 10*time.Second)}
 	for _, name := range names {
 		errs = append(errs, DeleteNamespace(name))
@@ -47,17 +52,9 @@ func Down(lab string) error {
 
 // killAll kills until no process is left: one that is being killed may have started another.
 func killAll(names []string, limit time.Duration) error {
-	inodes := map[uint64]bool{}
-	for _, name := range names {
-		var st unix.Stat_t
-		// A name that is no mount has the inode of a plain file, which no process has for a namespace.
-		if err := unix.Stat(Path(name), &st); err == nil {
-			inodes[st.Ino] = true
-		}
-	}
 	deadline := time.Now().Add(limit)
 	for {
-		pids := inNamespaces(inodes)
+		pids := Processes(names)
 		if len(pids) == 0 {
 			return nil
 		}
@@ -69,6 +66,19 @@ func killAll(names []string, limit time.Duration) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// Processes lists the processes, other than the caller, in the named network namespaces. Zombies are in none.
+func Processes(names []string) []int {
+	inodes := map[uint64]bool{}
+	for _, name := range names {
+		var st unix.Stat_t
+		// A name that is no mount has the inode of a plain file, which no process has for a namespace.
+		if err := unix.Stat(Path(name), &st); err == nil {
+			inodes[st.Ino] = true
+		}
+	}
+	return inNamespaces(inodes)
 }
 
 // inNamespaces lists the processes, other than the caller, with a network namespace of these inodes. Zombies have none.

@@ -19,7 +19,7 @@ func Reboot(p Plan, role string) error {
 		return fmt.Errorf("reboot %s: no such machine on the LAN", role)
 	}
 	cable := p.Cables[c]
-	if err := unplug(cable.A); err != nil {
+	if err := Unplug(cable.A); err != nil {
 		return err
 	}
 	if err := DeleteNamespace(name); err != nil {
@@ -35,8 +35,8 @@ func Reboot(p Plan, role string) error {
 	return errors.Join(waitUp(cable.A.Namespace, cable.A.Interface, deadline), waitUp(name, cable.B.Interface, deadline))
 }
 
-// unplug removes an end of a cable, and the other end with it.
-func unplug(e End) error {
+// Unplug removes an end of a cable, and the other end with it. One that is not there is no error.
+func Unplug(e End) error {
 	h, err := handle(e.Namespace)
 	if err != nil {
 		return err

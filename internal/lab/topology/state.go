@@ -47,6 +47,7 @@ type Cable struct{ A, B End }
 
 // An End is one end of a Cable.
 type End struct {
+	// Namespace may be empty at end A: that is the current one.
 	Namespace, Interface string
 	MAC                  net.HardwareAddr
 	// Address is the zero Prefix for a port of a bridge.

@@ -139,7 +139,11 @@ func DeleteNamespace(name string) error {
 // Path is where the named namespace is mounted.
 func Path(name string) string { return filepath.Join("/run/netns", name) }
 
+// handle opens netlink in a namespace; without a name in the current one.
 func handle(ns string) (*netlink.Handle, error) {
+	if ns == "" {
+		return netlink.NewHandle()
+	}
 	fd, err := netns.GetFromName(ns)
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace %s: %w", ns, err)

@@ -108,6 +108,16 @@ func RepairPods(ctx context.Context, pods []Pod) (int64, error) {
 	return s.writes.Load(), errors.Join(errs...)
 }
 
+// LoopbackUp switches on the interface lo in the namespace at path.
+func LoopbackUp(path string) error {
+	p, err := openPod(path)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	return p.inside.up("lo")
+}
+
 // PodLinks returns the names of the node's ends of all pod links in the calling thread's namespace.
 func PodLinks() ([]string, error) {
 	s, err := currentSpace()

@@ -25,16 +25,31 @@ type space struct {
 	// dry collects what would be written in place of writing it.
 	dry     bool
 	pending []string
+	before  before // what sysctls were
 }
 
 // openSpace takes ownership of ns.
 func openSpace(ns netns.NsHandle) (*space, error) {
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	h, err := netlink.NewHandleAt(other(ns), unix.NETLINK_ROUTE)
 	if err != nil {
 		_ = ns.Close()
 		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
 	}
 	return &space{ns: ns, nl: h}, nil
+}
+
+// other returns ns, or none if the calling thread is in it already: to enter a namespace takes CAP_SYS_ADMIN, also one's
+// own.
+func other(ns netns.NsHandle) netns.NsHandle {
+	own, err := netns.Get()
+	if err != nil {
+		return ns
+	}
+	defer own.Close()
+	if own.Equal(ns) {
+		return netns.None()
+	}
+	return ns
 }
 
 func (s *space) close() {
@@ -126,6 +141,10 @@ func (s *space) sysctls(list []Sysctl, underlay string) error {
 	})
 }
 
+// HostProcSys is where a container that runs with few privileges has the host's /proc/sys mounted, in which sysctls can
+// be written: its own /proc/sys is read-only. Below net, both show the network namespace of whoever reads.
+const HostProcSys = "/host/proc/sys"
+
 func (s *space) sysctl(c Sysctl) error {
 	path := filepath.Join("/proc/sys", c.Name)
 	b, err := os.ReadFile(path)
@@ -139,7 +158,11 @@ func (s *space) sysctl(c Sysctl) error {
 	if is == c.Value || (c.Only != "" && is != c.Only) {
 		return nil
 	}
-	return s.write("set "+c.String(), func() error { return os.WriteFile(path, []byte(c.Value), 0o644) })
+	noted := s.before.note(c, is)
+	err = s.write("set "+c.String(), func() error {
+		return writeSysctl(c.Name, c.Value)
+	})
+	return errors.Join(noted, err) // a full disk is no reason to go without
 }
 
 // ip turns a netip.Addr into what netlink takes; the zero Addr is nil.

@@ -26,7 +26,7 @@ const (
 // Run repairs what others change, until ctx is done: when the kernel tells of it, and every 10 s. It does
 // nothing before the first Set.
 func (l *Links) Run(ctx context.Context) error {
-	socket, err := nl.SubscribeAt(l.space.ns, netns.None(), unix.NETLINK_ROUTE,
+	socket, err := nl.SubscribeAt(other(l.space.ns), netns.None(), unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"hythe.dev/hythe/internal/kube/kubetest"
+	"hythe.dev/hythe/lb"
+)
+
+// TestRelease gives Services addresses, ends the controller, and gives all back with the controller's own rights: a
+// Service can be deleted then, and nothing of Hythe's is left.
+func TestRelease(t *testing.T) {
+	s := kubetest.Start(t)
+	s.InstallCRDs("../../charts/hythe/crds")
+	s.CreateFiles("../../internal/kube/testdata/api")
+	s.CreateFiles("../../examples")
+	s.CreateFiles("../../charts/hythe/files")
+	s.Apply(`{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: hythe-controller},
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: hythe-controller}, subjects: [{kind: User, name: hythe-controller}]}`)
+	s.Apply(`{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: hythe-controller, namespace: default},
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: hythe-controller}, subjects: [{kind: User, name: hythe-controller}]}`)
+	base := process{kubeconfig: s.Kubeconfig("hythe-controller"), admin: "unix:" + filepath.Join(t.TempDir(), "admin"), level: slog.LevelWarn}
+	get := func(kind, name string) string {
+		version, namespace := "v1", "default"
+		if kind != "Service" {
+			version, namespace = "hythe.dev/v1alpha1", ""
+		}
+		_, body := s.Do(http.MethodGet, kubetest.Path(version, kind, namespace, name), nil)
+		return string(body)
+	}
+	for i := range 5 {
+		s.Apply(fmt.Sprintf(`{apiVersion: v1, kind: Service, metadata: {name: svc-%d}, spec: {type: LoadBalancer, loadBalancerClass: hythe.dev/lb, ports: [{port: 80}]}}`, i))
+	}
+	c := controller{process: base, settings: lb.Settings{GatewayService: defaultGatewayService}, namespace: "default"}
+	if err := c.start("controller"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.run(ctx) }()
+	for i := range 5 {
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			var svc corev1.Service
+			_ = json.Unmarshal([]byte(get("Service", fmt.Sprintf("svc-%d", i))), &svc)
+			if len(svc.Status.LoadBalancer.Ingress) == 1 && len(svc.Finalizers) == 1 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no address and finalizer in 30 s: %+v", svc)
+			}
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	s.Delete("v1", "Service", "default", "svc-0") // it waits
+
+	for range 2 { // it may be repeated
+		r := controller{process: base, settings: lb.Settings{Release: true, Shared: true, GatewayService: defaultGatewayService}, namespace: "default"}
+		if err := r.start("controller"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		var out bytes.Buffer
+		err := r.release(ctx, &out)
+		cancel()
+		if err != nil || !strings.HasPrefix(out.String(), "released: ") {
+			t.Fatalf("release: %v, %q", err, out.String())
+		}
+	}
+	for _, kind := range []string{"AddressClaim", "Report"} {
+		if body := get(kind, ""); !strings.Contains(body, `"items":[]`) {
+			t.Errorf("%s left: %s", kind, body)
+		}
+	}
+	if body := get("Service", "svc-0"); !strings.Contains(body, "NotFound") {
+		t.Errorf("the deleted Service still waits: %s", body)
+	}
+	for _, name := range []string{"svc-1", "svc-4"} {
+		if body := get("Service", name); strings.Contains(body, "load-balancer-cleanup") || strings.Contains(body, "203.0.113") {
+			t.Errorf("%s: %s", name, body)
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package kube
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/internal/kube/kubetest"
+	"hythe.dev/hythe/internal/model"
+)
+
+// TestKindNotServed takes the definition of a kind away: a node starts without it and keeps what it had, and a controller
+// waits.
+func TestKindNotServed(t *testing.T) {
+	// client-go waits between errors, from the time at which the process started: in a bubble that is decades ahead.
+	synctest.Test(t, func(*testing.T) { utilruntime.HandleErrorWithContext(t.Context(), errors.New("first"), "of a bubble") })
+	for _, bare := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeServer()
+			f.set("services", services(3)...)
+			f.unserved = "addresspools"
+			w := watchFake(t, f, APIOptions{Kinds: []string{"Service", "AddressPool"}, Bare: bare})
+			defer w.stop()
+			s := w.last(time.Minute)
+			if !bare {
+				if s != nil {
+					t.Errorf("a Snapshot without all kinds: %+v", s)
+				}
+				return
+			}
+			if s == nil || len(s.Services) != 3 || reasons(s) != "KindNotServed" || w.FromCache() {
+				t.Fatalf("Snapshot %+v", s)
+			}
+			f.set("addresspools", map[string]any{"kind": "AddressPool", "apiVersion": v1alpha1.APIVersion,
+				"metadata": map[string]any{"name": "edge"}, "spec": map[string]any{"addresses": []string{"203.0.113.0/24"}}})
+			f.serve("")
+			if s = w.last(10 * time.Second); len(s.Pools) != 1 || len(s.Problems) != 0 {
+				t.Errorf("pools %v, problems %v, when the kind is served", s.Pools, s.Problems)
+			}
+			f.serve("addresspools")
+			f.gone("addresspools")
+			if s = w.last(time.Minute); len(s.Pools) != 1 || reasons(s) != "KindNotServed" {
+				t.Errorf("pools %v, problems %v, when it is not served any more", s.Pools, s.Problems)
+			}
+		})
+	}
+}
+
+// TestBareCluster watches as a node does in a cluster in which nothing of Hythe's is installed, and then is.
+func TestBareCluster(t *testing.T) {
+	s := kubetest.Start(t)
+	f := follow(t, s.Config(), APIOptions{Kinds: NodeKinds(), Bare: true})
+	f.until("Services without custom resources", func(last *model.Snapshot) bool {
+		return len(last.Services) > 0 && reasons(last) == "KindNotServed"
+	})
+	s.InstallCRDs(crds)
+	s.Apply(`{apiVersion: hythe.dev/v1alpha1, kind: AddressClaim, metadata: {name: 203.0.113.10},
+spec: {address: 203.0.113.10, pool: edge, services: [{namespace: default, name: web}], announce: [arp]}}`)
+	f.until("the claim", func(last *model.Snapshot) bool { return last.Claims["203.0.113.10"] != nil && len(last.Problems) == 0 })
+}
