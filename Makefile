@@ -4,13 +4,16 @@ SHELL := /bin/bash
 GO ?= go
 BIN := bin
 
+CLUSTER_DIR ?= /var/tmp/hythe-cluster
+
 LINT := $(HOME)/.cache/hythe/bin/golangci-lint
 LINT_VERSION := v2.12.2
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+IMAGES_ARCH ?= amd64,arm64
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-root test-api apiserver lint build envoy setup crash golden guards fuzz bench clean
+.PHONY: help conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster kubernetes setup-cluster crash golden guards fuzz bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,20 +21,54 @@ help: ## List the targets
 demo: setup envoy build $(if $(filter api,$(SOURCE)),apiserver) ## Show the main job in a lab of network namespaces (MANIFESTS=DIR for your own, FILL=1 to complete them, SOURCE=api for a real Kubernetes API)
 	$(BIN)/hythe lab demo $(if $(SOURCE),--source $(SOURCE)) $(if $(MANIFESTS),--manifests $(MANIFESTS)) $(if $(filter-out 0,$(FILL)),--fill)
 
-test: test-fast test-root ## Run all tests: the fast ones first, then those that need root and Envoy
+test: test-fast test-root test-images ## Run all tests: the fast ones first, then those that need root and Envoy
 
 test-fast: ## Run the tests that need neither root nor Envoy
 	$(GO) test -short -race ./...
+	cd scripts/images && $(GO) test -short ./...
 
 test-root: setup envoy build ## Run all tests, none skipped; needs root
+	@./scripts/kubernetes.sh build helm
 	LAB=strict $(GO) test -p 1 -timeout 9m ./...
 
+test-images: ## Build the images twice and compare them; run what is in them; needs root
+	@./scripts/setup.sh cluster
+	cd scripts/images && LAB=strict $(GO) test -timeout 15m ./...
+
 test-api: setup envoy build apiserver ## Run the tests against a real Kubernetes API server; needs root
-	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m ./internal/kube/... ./cmd/hythe
+	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m ./internal/kube/... ./cmd/hythe ./charts
 	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m -run 'API' -v ./internal/lab ./internal/lab/apiserver
 
 apiserver: ## Build etcd and kube-apiserver, unless they are there: some minutes the first time
 	@./scripts/apiserver.sh build
+
+# The cluster's nodes are of this machine's architecture.
+cluster test-cluster: IMAGES_ARCH := $(shell $(GO) env GOARCH)
+
+cluster: setup-cluster kubernetes $(if $(filter peer,$(FLAVOUR)),,$(if $(filter 1,$(BARE)),,images)) ## Start a real Kubernetes with Hythe on this machine (NODES=3; FLAVOUR=hythe, peer or guest; BARE=1 without Hythe)
+	@$(GO) build -o $(BIN)/rig ./conformance/rig
+	@$(BIN)/rig up --dir $(CLUSTER_DIR) --nodes $(or $(NODES),3) --flavour $(or $(FLAVOUR),hythe) $(if $(filter 1,$(BARE)),--bare)
+
+cluster-down: ## Stop that cluster and remove everything of it
+	@$(GO) build -o $(BIN)/rig ./conformance/rig
+	@$(BIN)/rig down --dir $(CLUSTER_DIR)
+
+cluster-status: ## Show what runs of that cluster
+	@$(BIN)/rig status --dir $(CLUSTER_DIR)
+
+conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (FOCUS=REGEXP, SKIP=REGEXP; AGAIN=1 runs also what failed)
+	@./scripts/kubernetes.sh build e2e.test
+	@$(GO) build -o $(BIN)/e2e ./conformance/e2e
+	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
+
+test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on that cluster, and that nothing is left of it; takes the place of one that runs
+	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 15m -v ./conformance/rig/...
+
+kubernetes: ## Build Kubernetes, CoreDNS and Helm, unless they are there: some minutes the first time
+	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns helm
+
+setup-cluster: setup
+	@./scripts/setup.sh cluster
 
 crash: setup envoy build ## Kill Hythe's processes 100 times under traffic (CRASH_ROUNDS, CRASH_SEED); writes conformance/results/crash.md
 	@mkdir -p conformance/results
@@ -42,9 +79,14 @@ lint: $(LINT) ## Run the linters, the import boundaries among them
 	$(GO) vet ./...
 	@# A cache of this checkout's own: a shared one holds findings of other checkouts, also of removed ones.
 	GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(LINT) run
+	cd scripts/images && GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(LINT) run --config $(CURDIR)/.golangci.yml ./...
 
 build: ## Build bin/hythe and bin/hythe-cni
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/hythe ./cmd/hythe-cni
+
+images: ## Write the container images to bin/images, without Docker (IMAGES_ARCH=amd64,arm64; VERSION is the tag)
+	@# The compiler that go.mod names, not a newer one that may be installed: the bytes depend on it.
+	cd scripts/images && GOTOOLCHAIN=go$(shell awk '$$1 == "go" { print $$2 }' go.mod) $(GO) run . --go $(GO) --version $(VERSION) --out $(CURDIR)/$(BIN)/images --arch $(IMAGES_ARCH)
 
 envoy: ## Fetch the Envoy binary, unless it is there
 	@./scripts/envoy.sh >/dev/null

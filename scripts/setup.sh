@@ -1,10 +1,19 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that tests and demo use, if one of their commands is missing.
+#
+#   setup.sh            those for tests and demo
+#   setup.sh cluster    those for the real cluster of conformance/rig
 set -euo pipefail
 
 # command:package
 needs=(ip:iproute2 nft:nftables tcpdump:tcpdump arping:iputils-arping ping:iputils-ping curl:curl h2load:nghttp2-client
 	conntrack:conntrack gcc:gcc git:git)
+
+if [[ ${1:-} == cluster ]]; then
+	# The last of them go into the image that Kubernetes' own tests use.
+	needs=(containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins gcc:gcc strip:binutils
+		busybox:busybox-static dig:bind9-dnsutils nc:netcat-openbsd iperf:iperf curl:curl ss:iproute2 ipcs:util-linux)
+fi
 
 missing=()
 for need in "${needs[@]}"; do
@@ -21,3 +30,7 @@ echo "Installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# The rig runs a containerd for each node; one of the machine's own is not wanted.
+if [[ " ${missing[*]} " == *" containerd "* && -d /run/systemd/system ]]; then
+	systemctl disable --now containerd >/dev/null 2>&1 || true
+fi

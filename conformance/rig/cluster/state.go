@@ -1,0 +1,144 @@
+package cluster
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The flavours of a cluster.
+const (
+	// Hythe is a bare cluster: Hythe is its CNI plugin, overlay, Service proxy, load balancer and gateway.
+	Hythe = "hythe"
+	// Peer has the reference plugins, static routes and kube-proxy, and nothing of Hythe.
+	Peer = "peer"
+	// Guest is Peer with Hythe as gateway and load balancer.
+	Guest = "guest"
+)
+
+// Flavours lists them.
+func Flavours() []string { return []string{Hythe, Peer, Guest} }
+
+// Roles of the machines that are no nodes.
+const (
+	Client  = "client"
+	Router  = "router"
+	LAN     = "lan"
+	Control = "control"
+)
+
+// HostLink is the one interface that the rig makes in the namespace of the machine itself: its cable to the LAN.
+const HostLink = "hc-host"
+
+const (
+	prefix  = "hc-"
+	apiPort = 6443
+	// MaxNodes is how many nodes have an address.
+	MaxNodes = 6
+)
+
+// Addresses of the cluster. RFC 5737 keeps these networks for documentation; those of the lab are the same, so that a
+// reader of both knows his way.
+var (
+	lan          = netip.MustParsePrefix("203.0.113.0/24")
+	routerInside = netip.MustParsePrefix("203.0.113.1/24")
+	// The machine reaches the API server and the nodes (.96 to .127) and keeps its own way to the rest of the network.
+	hostAddress   = netip.MustParsePrefix("203.0.113.126/27")
+	control       = netip.MustParsePrefix("203.0.113.100/24")
+	routerOutside = netip.MustParsePrefix("198.51.100.1/24")
+	client        = netip.MustParsePrefix("198.51.100.10/24")
+	podCIDR       = netip.MustParsePrefix("10.244.0.0/16")
+	serviceCIDR   = netip.MustParsePrefix("10.96.0.0/16")
+	dnsAddress    = netip.MustParseAddr("10.96.0.10")
+)
+
+// ClientAddress is the address of the client on the internet's side.
+func ClientAddress() netip.Addr { return client.Addr() }
+
+// APIServer is where the API server answers, for nodes, for the client and for the machine itself.
+func APIServer() netip.AddrPort { return netip.AddrPortFrom(control.Addr(), apiPort) }
+
+// A Cluster is what Up makes. It is kept as JSON beside the running cluster.
+type Cluster struct {
+	// Dir holds everything of the cluster, Binaries the programs that scripts/kubernetes.sh builds.
+	Dir, Binaries string
+	Flavour       string
+	Nodes         []Node
+}
+
+// A Node is one node.
+type Node struct {
+	Name    string
+	Address netip.Addr
+	MAC     net.HardwareAddr
+}
+
+// New is a cluster of count nodes.
+func New(dir, binaries, flavour string, count int) (Cluster, error) {
+	if !slices.Contains(Flavours(), flavour) {
+		return Cluster{}, fmt.Errorf("flavour %q: want one of %s", flavour, strings.Join(Flavours(), ", "))
+	}
+	if count < 1 || count > MaxNodes {
+		return Cluster{}, fmt.Errorf("%d nodes: want 1 to %d", count, MaxNodes)
+	}
+	c := Cluster{Dir: dir, Binaries: binaries, Flavour: flavour}
+	for range count {
+		n, _ := c.NextNode()
+		c.Nodes = append(c.Nodes, n)
+	}
+	return c, nil
+}
+
+// NextNode is the first node that the cluster does not have yet; ok is false when it has all.
+func (c Cluster) NextNode() (n Node, ok bool) {
+	for i := 1; i <= MaxNodes; i++ {
+		name := "node" + strconv.Itoa(i)
+		if _, there := c.Node(name); !there {
+			a := lan.Addr().As4()
+			a[3] = byte(100 + i)
+			return Node{Name: name, Address: netip.AddrFrom4(a), MAC: mac(2, byte(100+i))}, true
+		}
+	}
+	return Node{}, false
+}
+
+// Node finds a node by name.
+func (c Cluster) Node(name string) (n Node, ok bool) {
+	i := slices.IndexFunc(c.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return c.Nodes[i], true
+}
+
+// OwnNetwork says whether the cluster has a CNI plugin and kube-proxy of its own.
+func (c Cluster) OwnNetwork() bool { return c.Flavour != Hythe }
+
+// WithHythe says whether Hythe is installed in it.
+func (c Cluster) WithHythe() bool { return c.Flavour != Peer }
+
+// Path is a path below Dir.
+func (c Cluster) Path(elements ...string) string {
+	return filepath.Join(append([]string{c.Dir}, elements...)...)
+}
+
+// Kubeconfig is the administrator's kubeconfig.
+func (c Cluster) Kubeconfig() string { return c.Path("kubeconfig") }
+
+// Binary is the path of a program.
+func (c Cluster) Binary(name string) string { return filepath.Join(c.Binaries, name) }
+
+// Namespace is the name under /run/netns of a machine.
+func Namespace(machine string) string { return prefix + machine }
+
+// Owns says whether a name under /run/netns is of the rig.
+func Owns(name string) bool { return strings.HasPrefix(name, prefix) }
+
+// mac is an address that a reader of a packet capture recognises: segment and host.
+func mac(segment, host byte) net.HardwareAddr {
+	return net.HardwareAddr{0x02, 'h', 'c', 0x00, segment, host}
+}

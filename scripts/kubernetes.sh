@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Builds what tests and the real cluster need of Kubernetes and its neighbours from source, unless this version is there
+# already. The versions stand in the modules conformance/kubernetes, conformance/coredns and conformance/helm. From an
+# empty build cache all of it takes some ten minutes on two cores, and 4 GB.
+#
+#   kubernetes.sh build NAME...   build what is missing of: etcd kube-apiserver kube-controller-manager kube-scheduler
+#                                 kubelet kube-proxy kubectl agnhost e2e.test pause coredns helm
+#   kubernetes.sh path            print the folder of the binaries
+set -euo pipefail
+
+conformance=$(cd "$(dirname "$0")/../conformance" && pwd)
+dir=${XDG_CACHE_HOME:-$HOME/.cache}/hythe/bin
+go=${GO:-go}
+
+# version MODULE prints the version that the go.mod of this folder asks for.
+version() {
+	"$go" list -m -f '{{.Version}}' "$1"
+}
+
+# progress passes on what matters of the output of go build -v.
+progress() {
+	awk 'NR % 200 == 0 { print "  " NR " packages" } /^#|\.go:|^go: [^d]|rror/ { print }'
+}
+
+# compile NAME VERSION PACKAGE OUT makes the binary OUT.
+compile() {
+	local name=$1 version=$2 package=$3 out=$4
+	local -a command=("$go" build)
+	case $name in
+	pause)
+		gcc -Os -static -Wall "-DVERSION=$version" -o "$out" "$("$go" list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
+		strip "$out"
+		return
+		;;
+	e2e.test) command=("$go" test -c) ;;
+	esac
+	CGO_ENABLED=0 nice -n 10 "${command[@]}" -v -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" \
+		-o "$out" "$package" 2>&1 | progress >&2
+}
+
+# build NAME FOLDER MODULE PACKAGE puts NAME, of the version of MODULE, into the folder of the binaries, with its version
+# in a file beside it.
+build() {
+	local name=$1 folder=$2 module=$3 package=$4 version work
+	cd "$conformance/$folder"
+	version=$(version "$module")
+	if [[ -x $dir/$name && $(cat "$dir/$name.version" 2>/dev/null) == "$version" ]]; then
+		return
+	fi
+	echo "Building $name $version (some minutes the first time)" >&2
+	work=$(mktemp -d "$dir/.build-XXXXXX")
+	# shellcheck disable=SC2064 # the folder of now is meant
+	trap "rm -rf '$work'" RETURN
+	compile "$name" "$version" "$package" "$work/$name"
+	mv "$work/$name" "$dir/$name"
+	if [[ $name == agnhost ]]; then # what its image holds besides
+		install -m 644 "$("$go" list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter/localhost.crt" "$dir/agnhost.crt"
+		install -m 644 "$("$go" list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter/localhost.key" "$dir/agnhost.key"
+	fi
+	echo "$version" >"$dir/$name.version"
+}
+
+case ${1:-} in
+build)
+	shift
+	mkdir -p "$dir"
+	for name; do
+		case $name in
+		etcd) build etcd kubernetes go.etcd.io/etcd/server/v3 ./etcd ;;
+		kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kube-proxy)
+			build "$name" kubernetes k8s.io/kubernetes "k8s.io/kubernetes/cmd/$name"
+			;;
+		kubectl) build kubectl kubernetes k8s.io/kubernetes ./kubectl ;;
+		agnhost) build agnhost kubernetes k8s.io/kubernetes k8s.io/kubernetes/test/images/agnhost ;;
+		e2e.test) build e2e.test kubernetes k8s.io/kubernetes k8s.io/kubernetes/test/e2e ;;
+		pause) build pause kubernetes k8s.io/kubernetes - ;;
+		coredns) build coredns coredns github.com/coredns/coredns . ;;
+		helm) build helm helm helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm ;;
+		*)
+			echo "kubernetes.sh: cannot build $name: it is not in the list" >&2
+			exit 2
+			;;
+		esac
+	done
+	;;
+path)
+	echo "$dir"
+	;;
+*)
+	echo "usage: kubernetes.sh build NAME... | path" >&2
+	exit 2
+	;;
+esac
