@@ -13,7 +13,7 @@ IMAGES_ARCH ?= amd64,arm64
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster kubernetes setup-cluster crash golden guards fuzz bench clean
+.PHONY: help conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash golden guards fuzz bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ help: ## List the targets
 demo: setup envoy build $(if $(filter api,$(SOURCE)),apiserver) ## Show the main job in a lab of network namespaces (MANIFESTS=DIR for your own, FILL=1 to complete them, SOURCE=api for a real Kubernetes API)
 	$(BIN)/hythe lab demo $(if $(SOURCE),--source $(SOURCE)) $(if $(MANIFESTS),--manifests $(MANIFESTS)) $(if $(filter-out 0,$(FILL)),--fill)
 
-test: test-fast test-root test-images ## Run all tests: the fast ones first, then those that need root and Envoy
+test: setup test-fast test-root test-images ## Run all tests: the fast ones first, then those that need root and Envoy
 
 test-fast: ## Run the tests that need neither root nor Envoy
 	$(GO) test -short -race ./...
@@ -31,11 +31,11 @@ test-root: setup envoy build ## Run all tests, none skipped; needs root
 	@./scripts/kubernetes.sh build helm
 	LAB=strict $(GO) test -p 1 -timeout 9m ./...
 
-test-images: ## Build the images twice and compare them; run what is in them; needs root
-	@./scripts/setup.sh cluster
+test-images: setup-cluster ## Build the images twice and compare them; run what is in them; needs root
 	cd scripts/images && LAB=strict $(GO) test -timeout 15m ./...
 
 test-api: setup envoy build apiserver ## Run the tests against a real Kubernetes API server; needs root
+	@./scripts/kubernetes.sh build helm
 	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m ./internal/kube/... ./cmd/hythe ./charts
 	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m -run 'API' -v ./internal/lab ./internal/lab/apiserver
 
@@ -43,7 +43,7 @@ apiserver: ## Build etcd and kube-apiserver, unless they are there: some minutes
 	@./scripts/apiserver.sh build
 
 # The cluster's nodes are of this machine's architecture.
-cluster test-cluster: IMAGES_ARCH := $(shell $(GO) env GOARCH)
+cluster test-cluster test-faults: IMAGES_ARCH := $(shell $(GO) env GOARCH)
 
 cluster: setup-cluster kubernetes $(if $(filter peer,$(FLAVOUR)),,$(if $(filter 1,$(BARE)),,images)) ## Start a real Kubernetes with Hythe on this machine (NODES=3; FLAVOUR=hythe, peer or guest; BARE=1 without Hythe)
 	@$(GO) build -o $(BIN)/rig ./conformance/rig
@@ -62,7 +62,10 @@ conformance: ## Run Kubernetes' own tests against that cluster; goes on where it
 	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
 
 test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on that cluster, and that nothing is left of it; takes the place of one that runs
-	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 15m -v ./conformance/rig/...
+	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 15m -v -skip '^TestFaults$$' ./conformance/rig/...
+
+test-faults: setup-cluster kubernetes images ## Break things on that cluster under traffic, some 20 minutes (HYTHE_API_AWAY=60s, HYTHE_MANY=2000)
+	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 40m -v -run '^TestFaults$$' ./conformance/rig
 
 kubernetes: ## Build Kubernetes, CoreDNS and Helm, unless they are there: some minutes the first time
 	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns helm

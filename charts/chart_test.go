@@ -259,3 +259,26 @@ func TestDrainEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestCleanupMounts: the cleanup finds what an overlay left that an upgrade switched off, and nothing of the host besides.
+func TestCleanupMounts(t *testing.T) {
+	for _, values := range []string{"overlay: {enabled: true}", "overlay: {enabled: false}"} {
+		out, err := template(t, values, "--show-only", "templates/hook-cleanup.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var paths []string
+		for _, o := range objects(t, out) {
+			var d appsv1.DaemonSet
+			if o.GetKind() != "DaemonSet" || runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &d) != nil {
+				continue
+			}
+			for _, v := range d.Spec.Template.Spec.Volumes {
+				paths = append(paths, v.HostPath.Path)
+			}
+		}
+		if want := []string{"/var/lib/hythe", "/run/hythe", "/proc/sys/net", "/opt/cni/bin", "/etc/cni/net.d"}; !slices.Equal(paths, want) {
+			t.Errorf("%s: mounts are %q, want %q", values, paths, want)
+		}
+	}
+}

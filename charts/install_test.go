@@ -59,6 +59,11 @@ func TestInstall(t *testing.T) {
 	if generation("hythe-gateway") != 2 || generation("hythe-envoy") != 1 {
 		t.Errorf("an upgrade is generation %d of the gateway, %d of Envoy; want 2 and 1", generation("hythe-gateway"), generation("hythe-envoy"))
 	}
+	_, diagnosis, err := run(t, append([]string{"upgrade", "hythe", "hythe", "--no-hooks", "--set", "loadBalancer.enabled=false",
+		"--kubeconfig", kubeconfig, "--namespace", "hythe-system"}, pool...)...)
+	if err == nil || !strings.Contains(diagnosis, "delete service hythe-gateway") {
+		t.Errorf("another class for the gateway's Service: error %v, helm says %s, want the remedy", err, diagnosis)
+	}
 	helm("rollback", "hythe", "1", "--no-hooks")
 	if key() != first || generation("hythe-gateway") != 3 || generation("hythe-envoy") != 1 {
 		t.Error("a rollback changes the heartbeat's key, or Envoy, or not the gateway")

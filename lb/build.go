@@ -33,10 +33,9 @@ func Build(s *model.Snapshot, settings Settings) (State, []model.Problem) {
 	for _, p := range b.pools {
 		p.start(b.used)
 	}
-	// Those that ask for an address come before those that would take any.
-	for _, particular := range []bool{true, false} {
+	for _, urgency := range []int{asks, had, takesAny} {
 		for _, w := range wants {
-			if (len(w.addresses) > 0) == particular {
+			if w.urgency() == urgency {
 				b.containClaims(w, func() { b.allocate(w) })
 			}
 		}
@@ -66,9 +65,28 @@ type want struct {
 	created   time.Time
 	families  []family
 	addresses map[bool]netip.Addr // requested, by Is6
+	had       map[bool]netip.Addr // in its status, by Is6
 	pool      string              // requested
 	bad       bool                // the request cannot be read: keep what is there, give nothing new
 	frozen    bool                // its status stays as it is, too
+}
+
+// Services get addresses in this order: those that ask for one, those that had one and may have lost the claim of it, and
+// those that would take any.
+const (
+	asks = iota
+	had
+	takesAny
+)
+
+func (w *want) urgency() int {
+	switch {
+	case len(w.addresses) > 0:
+		return asks
+	case len(w.had) > 0:
+		return had
+	}
+	return takesAny
 }
 
 // A family is asked for; an optional one is given when a pool has it.
@@ -122,7 +140,12 @@ func (b *builder) readService(key model.Key, svc *corev1.Service) *want {
 	if !b.mine(key, svc) {
 		return nil
 	}
-	w := &want{key: key, created: svc.CreationTimestamp.Time, families: families(svc), pool: svc.Annotations[v1alpha1.PoolAnnotation]}
+	w := &want{key: key, created: svc.CreationTimestamp.Time, families: families(svc), pool: svc.Annotations[v1alpha1.PoolAnnotation], had: map[bool]netip.Addr{}}
+	for _, in := range svc.Status.LoadBalancer.Ingress {
+		if a, err := parseAddr(in.IP); err == nil {
+			w.had[a.Is6()] = a
+		}
+	}
 	if err := w.readAddresses(svc); err != "" {
 		w.bad = true
 		b.problem(key, ReasonInvalidRequest, "No address is given: %s", err)
@@ -316,9 +339,15 @@ func (b *builder) find(w *want, f family) (netip.Addr, *pool, bool) {
 		}
 		return netip.Addr{}, nil, false
 	}
+	if a, ok := w.had[f.is6]; ok {
+		// Anybody may have written it: it counts as a request, and for addresses only that the Service would get unasked.
+		if p := b.poolOf(a); p != nil && w.mayUse(p) && b.used[a] == (model.ObjectRef{}) {
+			return a, p, true
+		}
+	}
 	found := false
 	for _, p := range b.pools {
-		if w.pool == "" && !p.auto || w.pool != "" && p.name != w.pool {
+		if !w.mayUse(p) {
 			continue
 		}
 		found = true
@@ -328,6 +357,11 @@ func (b *builder) find(w *want, f family) (netip.Addr, *pool, bool) {
 	}
 	b.explainNone(w, f, found)
 	return netip.Addr{}, nil, false
+}
+
+// mayUse says whether a Service that names no address may get one of a pool.
+func (w *want) mayUse(p *pool) bool {
+	return w.pool == "" && p.auto || w.pool != "" && p.name == w.pool
 }
 
 // explainNone says why no pool had an address.

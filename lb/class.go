@@ -50,9 +50,10 @@ func given(claims map[string]*v1alpha1.AddressClaim) map[model.Key]map[netip.Add
 }
 
 // byAnother returns what another controller wrote into the status of a Service without a class: an address that is
-// neither claimed for it nor in a pool, or a name. Two controllers that both write one status never end.
+// neither claimed for it nor in a pool, or a name. Two controllers that both write one status never end. What Hythe itself
+// wrote is known by the writer, too: claims are watched apart, and may be ahead of the status.
 func (b *builder) byAnother(key model.Key, svc *corev1.Service) string {
-	if !b.settings.Shared || svc.Spec.LoadBalancerClass != nil {
+	if !b.settings.Shared || svc.Spec.LoadBalancerClass != nil || model.WrittenHere(svc) {
 		return ""
 	}
 	first := ""
@@ -136,5 +137,5 @@ func (b *builder) leave(out []ServiceStatus, key model.Key, svc *corev1.Service)
 	})
 	waits := deleted && b.released[key] && !b.settings.Release
 	theirs := other && slices.Contains(svc.Finalizers, v1alpha1.CleanupFinalizer)
-	return append(out, ServiceStatus{Service: key, Ingress: kept, Finalizer: waits || theirs})
+	return append(out, ServiceStatus{Service: key, Ingress: kept, Finalizer: waits || theirs, Yielded: other})
 }

@@ -38,11 +38,13 @@ type State struct {
 }
 
 // A ServiceStatus is status.loadBalancer.ingress of one Service; no entries clear it. Finalizer says whether the Service
-// carries v1alpha1.CleanupFinalizer.
+// carries v1alpha1.CleanupFinalizer. Yielded says that another controller serves it from now on: what is left of the
+// finalizer is taken off if it was Hythe who set it.
 type ServiceStatus struct {
 	Service   model.Key
 	Ingress   []corev1.LoadBalancerIngress
 	Finalizer bool
+	Yielded   bool
 }
 
 // An IngressStatus is status.loadBalancer.ingress of one Ingress.

@@ -33,6 +33,9 @@ func (s State) String() string {
 		if st.Finalizer {
 			b.WriteString(" finalizer")
 		}
+		if st.Yielded {
+			b.WriteString(" yielded")
+		}
 		b.WriteByte('\n')
 	}
 	for _, st := range s.Ingresses {

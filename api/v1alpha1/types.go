@@ -26,6 +26,8 @@ const (
 	CatchAllAnnotation = Group + "/catch-all-namespaces"
 	// LoadBalancerClass is the value of Service.spec.loadBalancerClass that makes a Service Hythe's.
 	LoadBalancerClass = Group + "/lb"
+	// FieldManager is how the API server names what Hythe wrote in managedFields: the begin of the User-Agent.
+	FieldManager = "hythe"
 	// CleanupFinalizer is carried by a Service while a load balancer has something for it (KEP-980). All implementations
 	// share its name, so it is Hythe's only on Services that are Hythe's.
 	CleanupFinalizer = "service.kubernetes.io/load-balancer-cleanup"

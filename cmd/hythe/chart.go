@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -179,10 +180,17 @@ func newCleanedCommand() *cobra.Command {
 	name := ""
 	cmd := &cobra.Command{
 		Use:   "cleaned",
-		Short: "Wait until the cleanup has run on each node",
+		Short: "Wait until the cleanup has run on each node that is Ready",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.run(cmd.Context(), func(ctx context.Context, c *install.Cluster) error { return c.DaemonSetReady(ctx, s.namespace, name) })
+			return s.run(cmd.Context(), func(ctx context.Context, c *install.Cluster) error {
+				skipped, err := c.DaemonSetReady(ctx, s.namespace, name)
+				if err == nil && len(skipped) > 0 {
+					fmt.Fprintf(cmd.OutOrStdout(), "not cleaned, as they are not Ready: %s. When they are back, run there: hythe node cleanup --purge --force\n",
+						strings.Join(skipped, ", "))
+				}
+				return err
+			})
 		},
 	}
 	s.addFlags(cmd)

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/lb/speaker"
 	"hythe.dev/hythe/node/cni"
@@ -38,7 +41,8 @@ func newCleanupCommand() *cobra.Command {
 takes it away: the CNI configuration, the table inet hythe, the overlay, the links of all pods, and what is kept
 about addresses and VIPs. End the agent first, and drain the node: its pods lose their network.
 
-Sysctls that nobody changed since are what they were before. Left alone is, without --purge, the plugin's binary, which
+Sysctls that nobody changed since are what they were before, but forwarding stays on where something else forwards too:
+a bridge or tunnel that is up, or the configuration of another CNI plugin. Left alone is, without --purge, the plugin's binary, which
 the container runtime needs to remove the pods.`,
 		Example: "  kubectl drain node1 && hythe node cleanup",
 		Args:    cobra.NoArgs,
@@ -76,7 +80,7 @@ func (c *cleanup) run(ctx context.Context, out io.Writer) error {
 		{"CNI configuration", func() error { return cni.Uninstall(cni.InstallOptions{ConfDir: c.cniConfDir, RunDir: c.runDir}) }},
 		{"table inet hythe", func() error { return nft.Remove() }},
 		{"overlay, routes and links of pods", func() error { return links.Remove(ctx) }},
-		{"changes of sysctls", func() error { return link.Restore(sysctlsFile(c.dataDir)) }},
+		{"changes of sysctls", func() error { return c.restoreSysctls(out) }},
 		{"addresses of pods", func() error { return cni.Forget(c.dataDir) }},
 		{"owned VIPs", func() error { return speaker.Forget(c.dataDir) }},
 	} {
@@ -99,13 +103,43 @@ func (c *cleanup) removeFiles(out io.Writer) error {
 		errs = append(errs, err)
 	}
 	for _, path := range []string{c.dataDir, c.runDir} {
-		if err := os.RemoveAll(path); err != nil {
+		if err := removeFolder(path); err != nil {
 			errs = append(errs, fmt.Errorf("remove %s: %w", path, err))
 			continue
 		}
 		fmt.Fprintln(out, "removed:", path)
 	}
 	return errors.Join(errs...)
+}
+
+// removeFolder leaves a folder empty that is a mount, as in a container, and cannot be removed there.
+func removeFolder(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(path, e.Name())))
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// restoreSysctls does not take forwarding away from others, who may have found it on.
+func (c *cleanup) restoreSysctls(out io.Writer) error {
+	links, err := link.Forwarders()
+	lists, err2 := cni.OtherLists(c.cniConfDir)
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	others := append(links, lists...)
+	if len(others) > 0 {
+		fmt.Fprintln(out, "left on: forwarding, for", strings.Join(others, ", "))
+	}
+	return link.Restore(sysctlsFile(c.dataDir), len(others) > 0)
 }
 
 // await is check, repeated for a while.

@@ -2,16 +2,19 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
@@ -113,5 +116,37 @@ func TestCleanup(t *testing.T) {
 	}
 	if out, err := run(); err != nil {
 		t.Errorf("once more: %s%v", out, err)
+	}
+}
+
+// TestRemoveFolder empties a folder that is a mount, as those of the chart's cleanup are, and removes another.
+func TestRemoveFolder(t *testing.T) {
+	testenv.Root(t)
+	plain, mount, source := filepath.Join(t.TempDir(), "plain"), t.TempDir(), t.TempDir()
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: its mounts end with it
+		result <- func() error {
+			if err := errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+				unix.Mount(source, mount, "", unix.MS_BIND, "")); err != nil {
+				return err
+			}
+			for _, dir := range []string{plain, mount} {
+				if err := errors.Join(os.MkdirAll(filepath.Join(dir, "gateway"), 0o700), os.WriteFile(filepath.Join(dir, "gateway/xds"), nil, 0o600),
+					removeFolder(dir), removeFolder(dir)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(source); err != nil || len(entries) > 0 {
+		t.Errorf("left in the mount: %v, error %v", entries, err)
+	}
+	if _, err := os.Stat(plain); err == nil {
+		t.Error("the plain folder is left")
 	}
 }

@@ -74,8 +74,11 @@ type controller struct {
 	issues atomic.Pointer[[]model.Problem]
 	// written are the claims of the last write: a snapshot may be older than that.
 	written []*v1alpha1.AddressClaim
-	// seen are the times of the last write.
-	seen seen.Times
+	// seen are the times of the last write, and lost says that some were lost before. broken is a file not kept aside yet.
+	seen   seen.Times
+	seenIn *model.Snapshot // the snapshot that seen is of, nil before the first
+	lost   []model.Problem
+	broken bool
 	// owners are the nodes that announced each address at the last write, nil before the first.
 	owners map[netip.Addr]string
 }
@@ -117,10 +120,10 @@ func (c *controller) run(ctx context.Context) error {
 		},
 		Debug: map[string]func(io.Writer){
 			"claims":   func(w io.Writer) { fmt.Fprint(w, c.last().String()) },
-			"problems": func(w io.Writer) { writeProblems(w, c.problems()) },
+			"problems": func(w io.Writer) { writeProblems(w, c.withConnection(c.problems())) },
 			"panics":   c.panics.WriteText,
 		},
-		Inspect: c.inspectors("controller", "", map[string]run.Inspector{"problems": answerProblems(c.problems)}),
+		Inspect: c.inspectors("controller", "", map[string]run.Inspector{"problems": answerProblems(func() []model.Problem { return c.withConnection(c.problems()) })}),
 	}
 	return runAll(ctx,
 		func(ctx context.Context) error {
@@ -137,9 +140,14 @@ func (c *controller) run(ctx context.Context) error {
 // work calls set with each new snapshot.
 func (c *controller) work(ctx context.Context, snapshots *run.Latest[*model.Snapshot], set func(context.Context, *model.Snapshot) error) error {
 	log := problemLog{log: c.log}
+	said := ""
 	return run.Sink(ctx, snapshots, c.panics, "lb", func(ctx context.Context, s *model.Snapshot) error {
 		err := contain.Call(func() error { return set(ctx, s) })
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			said = ""
+		case ctx.Err() == nil && said != err.Error(): // it is tried each second
+			said = err.Error()
 			c.log.Error("claims and status are not all written", "error", err)
 		}
 		log.set(c.problems())
@@ -181,7 +189,7 @@ func (c *controller) last() lb.State {
 
 // problems are those of the newest Snapshot, also while another controller leads, and what the last Build and write found.
 func (c *controller) problems() []model.Problem {
-	var all []model.Problem
+	all := slices.Clone(c.lost)
 	if s := c.newest.Load(); s != nil {
 		all = append(all, s.Problems...)
 	}
@@ -203,6 +211,9 @@ func (c *controller) setAPI(ctx context.Context, w *writer.Writer, s *model.Snap
 	}
 	for _, o := range state.Services {
 		d.Services[o.Service], d.Finalizers[o.Service] = o.Ingress, o.Finalizer
+		if o.Yielded {
+			d.Yielded = append(d.Yielded, o.Service)
+		}
 	}
 	for _, o := range state.Ingresses {
 		d.Ingresses[o.Ingress] = o.Addresses
@@ -238,12 +249,24 @@ func networks(s *model.Snapshot) []string {
 	return out
 }
 
-// set writes what the snapshot asks for to the state folder. Claims come first: nothing else may speak of an address before that.
+// claimsFile is the file of the state folder that holds the claims.
+const claimsFile = "claims.yaml"
+
+// set writes what the snapshot asks for to the state folder. What cannot be written is a Problem too.
 func (c *controller) set(_ context.Context, s *model.Snapshot) error {
 	state, problems := lb.Build(withClaims(s, c.written), c.settings)
 	c.panics.Problems("lb", problems)
+	err := c.setFiles(s, state)
+	if failed, ok := errors.AsType[notWritten](err); ok {
+		problems = append(problems, failed.problem())
+	}
 	c.issues.Store(&problems)
-	wrote, err := kube.WriteObjects(filepath.Join(c.state, "claims.yaml"), state.Claims)
+	return err
+}
+
+// setFiles writes claims first: nothing else may speak of an address before that.
+func (c *controller) setFiles(s *model.Snapshot, state lb.State) error {
+	wrote, err := writeState(filepath.Join(c.state, claimsFile), state.Claims)
 	if err != nil {
 		return err
 	}
@@ -252,28 +275,10 @@ func (c *controller) set(_ context.Context, s *model.Snapshot) error {
 	}
 	c.written = state.Claims
 	c.latest.Store(&state)
-	if _, err = kube.WriteObjects(filepath.Join(c.state, kube.StatusFile), statusObjects(state)); err != nil {
+	if _, err = writeState(filepath.Join(c.state, kube.StatusFile), statusObjects(state)); err != nil {
 		return err
 	}
 	return c.noteSeen(s, time.Now())
-}
-
-// readSeen reads when objects came, as the controller before this one wrote it.
-func (c *controller) readSeen() {
-	var err error
-	if c.seen, err = seen.Read(filepath.Join(c.state, seen.File)); err != nil {
-		c.log.Error("some objects count as new", "error", err)
-	}
-}
-
-// noteSeen writes when objects came that have no creation time.
-func (c *controller) noteSeen(s *model.Snapshot, now time.Time) error {
-	next := c.seen.Next(s, now)
-	if _, err := kube.WriteObjects(filepath.Join(c.state, seen.File), []*corev1.ConfigMap{next.ConfigMap()}); err != nil {
-		return err
-	}
-	c.seen = next
-	return nil
 }
 
 // withClaims adds what this controller wrote already to a snapshot that may be older.

@@ -336,7 +336,7 @@ func (g *gatewayProcess) adminPages() run.Admin {
 			"hosts":    page(func(w io.Writer, b *built) { fmt.Fprint(w, b.config) }),
 			"xds":      page(func(w io.Writer, b *built) { fmt.Fprint(w, &b.resources) }),
 			"status":   func(w io.Writer) { fmt.Fprint(w, g.server.Status()) },
-			"problems": func(w io.Writer) { writeProblems(w, g.problems()) },
+			"problems": func(w io.Writer) { writeProblems(w, g.shown()) },
 			"panics":   g.panics.WriteText,
 		},
 		Inspect: g.inspectors(),

@@ -16,6 +16,7 @@ import (
 
 	"hythe.dev/hythe/internal/envoy/dump"
 	"hythe.dev/hythe/internal/envoy/follow"
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/internal/trace/asked"
 	"hythe.dev/hythe/xds"
@@ -29,7 +30,7 @@ func (g *gatewayProcess) inspectors() map[string]run.Inspector {
 		"routes":         g.inspectRoutes,
 		"certificates":   g.inspectCertificates,
 		"live":           g.inspectLive,
-		"problems":       answerProblems(g.problems),
+		"problems":       answerProblems(g.shown),
 	})
 }
 
@@ -181,3 +182,6 @@ func names(name string) []string {
 	}
 	return []string{name}
 }
+
+// shown are the problems that get and debug show.
+func (g *gatewayProcess) shown() []model.Problem { return g.withConnection(g.problems()) }

@@ -25,7 +25,7 @@ func (n *node) getInspectors(more map[string]run.Inspector) map[string]run.Inspe
 		"vips":     n.inspectVIPs,
 		"drops":    n.inspectDrops,
 		"nodes":    n.inspectNodes,
-		"problems": answerProblems(n.problems),
+		"problems": answerProblems(func() []model.Problem { return n.withConnection(n.problems()) }),
 		"check":    n.inspectCheck,
 		"facts":    n.inspectFacts,
 		"table":    n.inspectTable,

@@ -68,6 +68,29 @@ func TestSettleInstalls(t *testing.T) {
 	want("10.244.1.0/24")
 	_ = n.settle("overlay", snapshot("10.244.2.0/24"), nil, nil)
 	want("10.244.2.0/24")
+
+	// Somebody deletes and changes files: the sweep brings them back.
+	if err := errors.Join(os.Remove(sub("conf/"+cni.ConflistName)), os.Remove(sub("bin/"+cni.LoopbackName)),
+		os.WriteFile(sub("bin/"+cni.PluginName), []byte("another"), 0o755), os.WriteFile(sub("run/cni.json"), []byte("{}"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	n.keepPlugin()
+	want("10.244.2.0/24")
+	for _, name := range []string{cni.PluginName, cni.LoopbackName} {
+		if data, err := os.ReadFile(sub("bin/" + name)); err != nil || string(data) != "binary" {
+			t.Errorf("%s is %q, error %v", name, data, err)
+		}
+	}
+	if _, err := os.Stat(sub("conf/" + cni.ConflistName)); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(sub("plugin")); err != nil {
+		t.Fatal(err)
+	}
+	n.keepPlugin()
+	if problems := n.problems(); len(problems) != 1 || problems[0].Reason != "PluginNotInstalled" {
+		t.Errorf("problems: %v", problems)
+	}
 }
 
 // TestStrays changes a node's range while a pod has an address: the pod is named until it is gone.

@@ -61,7 +61,7 @@ const (
 	repairEvery = 5 * time.Second
 	// repairAge spares pods whose ADD may not be over.
 	repairAge = 30 * time.Second
-	// sweepEvery is how often leases of pods that are gone are looked for.
+	// sweepEvery is how often leases of pods that are gone are looked for, and files of the plugin that somebody deleted.
 	sweepEvery = time.Minute
 	// sweepAge spares leases whose ADD may not be over.
 	sweepAge = 5 * time.Minute
@@ -94,7 +94,8 @@ type node struct {
 	flows   *conntrack.Flows
 	speaker *speaker.Speaker
 
-	last atomic.Pointer[model.Snapshot] // the newest one, nil before the first
+	last  atomic.Pointer[model.Snapshot] // the newest one, nil before the first
+	putMu sync.Mutex                     // held while last goes to the parts, so that none gets an older one after it
 
 	mu     sync.Mutex
 	done   map[string]bool            // what is in the kernel, by part
@@ -103,6 +104,9 @@ type node struct {
 	// wantedOverlay and wantedProxy are what the last Build wants of the kernel, nil before the first.
 	wantedOverlay *overlay.State
 	wantedProxy   *proxy.State
+	// wakeProxy brings the Service datapath up to date with the newest snapshot and the leases' host ports.
+	wakeProxy func()
+	hosted    hosted
 	// laid is the last snapshot whose overlay is in the kernel.
 	laid *model.Snapshot
 	// installed is what the CNI plugin was told, nil before.
@@ -121,7 +125,7 @@ func (n *node) addNodeFlags(cmd *cobra.Command) {
 	f.StringVar(&n.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the container runtime reads its CNI configuration; empty: install no plugin")
 	f.StringVar(&n.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "where the container runtime looks for CNI plugins")
 	f.StringVar(&n.cniPlugin, "cni-plugin", "", "the hythe-cni binary to install (default: the one beside hythe)")
-	f.StringVar(&n.heartbeatKey, "heartbeat-key", "", "file with the key that all nodes share, 32 bytes or more; without it this node owns no VIP")
+	f.StringVar(&n.heartbeatKey, "heartbeat-key", "", fmt.Sprintf("file with the key that all nodes share, a line of %d bytes or more; without it this node owns no VIP", members.MinKeyBytes))
 	f.StringVar(&n.iface, "interface", "", "interface on which VIPs are announced (default: the one with the node's address)")
 	f.StringVar(&n.overlay.Mode, "overlay", overlay.VXLAN, `network between nodes: "vxlan", or "none" where it exists already`)
 	f.IntVar(&n.overlay.MTU, "mtu", 0, "MTU of pods in bytes (default: the underlay's less what the overlay needs)")
@@ -147,6 +151,9 @@ func (n *node) run(ctx context.Context) error {
 	)
 	if n.cniConfDir != "" {
 		tasks = append(tasks, n.keepPods)
+	}
+	if n.servesHostPorts() {
+		tasks = append(tasks, n.watchHostPorts)
 	}
 	return runAll(ctx, tasks...)
 }
@@ -226,7 +233,15 @@ func (n *node) sinks(tasks *[]func(context.Context) error) func(*model.Snapshot)
 	var parts []*run.Latest[*model.Snapshot]
 	parts = append(parts, part("overlay", n.setOverlay))
 	if n.table != nil {
-		parts = append(parts, part("proxy", n.setProxy))
+		latest := part("proxy", n.setProxy)
+		parts = append(parts, latest)
+		n.wakeProxy = func() {
+			n.putMu.Lock()
+			defer n.putMu.Unlock()
+			if s := n.last.Load(); s != nil {
+				latest.Put(s)
+			}
+		}
 	}
 	if n.speaker != nil {
 		parts = append(parts, part("lb", func(_ context.Context, s *model.Snapshot) ([]model.Problem, error) {
@@ -235,6 +250,8 @@ func (n *node) sinks(tasks *[]func(context.Context) error) func(*model.Snapshot)
 		}))
 	}
 	return func(s *model.Snapshot) {
+		n.putMu.Lock()
+		defer n.putMu.Unlock()
 		n.last.Store(s)
 		for _, p := range parts {
 			p.Put(s)
@@ -270,8 +287,8 @@ func (n *node) reports(ctx context.Context) error {
 	}
 }
 
-// keepPods repairs the node's ends of pods' links, and ends leases of pods that are gone, for container runtimes that
-// never call the plugin's GC.
+// keepPods repairs the node's ends of pods' links and the plugin's files, and ends leases of pods that are gone, for
+// container runtimes that never call the plugin's GC.
 func (n *node) keepPods(ctx context.Context) error {
 	repair, sweep := time.NewTicker(repairEvery), time.NewTicker(sweepEvery)
 	defer repair.Stop()
@@ -297,6 +314,7 @@ func (n *node) keepPods(ctx context.Context) error {
 			if ended > 0 {
 				n.log.Info("addresses of pods that are gone freed", "count", ended)
 			}
+			n.keepPlugin()
 		}
 	}
 }
@@ -317,6 +335,32 @@ func (n *node) findStrays() {
 	}
 }
 
+// keepPlugin puts back what somebody deleted or changed of the plugin and its configuration.
+func (n *node) keepPlugin() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.installed == nil {
+		return
+	}
+	delete(n.issues, "plugin")
+	options, err := n.installOptions(*n.installed)
+	var wrote []string
+	if err == nil {
+		wrote, err = cni.Reinstall(options)
+	}
+	if err != nil {
+		n.issues["plugin"] = []model.Problem{n.notInstalled(err)}
+	}
+	if len(wrote) > 0 {
+		n.log.Warn("files of the CNI plugin were deleted or changed by somebody, and are put back", "files", wrote)
+	}
+}
+
+func (n *node) notInstalled(err error) model.Problem {
+	return model.Problemf(model.ObjectRef{Kind: "Node", Name: n.name}, "PluginNotInstalled",
+		"The CNI plugin cannot be brought up to date, and is tried again: %v.", err)
+}
+
 func (n *node) setOverlay(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
 	state, problems := overlay.Build(s, n.name, n.overlay)
 	n.panics.Problems("overlay", problems)
@@ -333,7 +377,10 @@ func (n *node) setProxy(ctx context.Context, s *model.Snapshot) ([]model.Problem
 	if n.overlay.Mode == overlay.None {
 		settings.Overlay = ""
 	}
+	hosted, unread := n.hostPorts()
+	settings.HostPorts, settings.LocalAddresses = hosted.ports, hosted.addrs
 	state, problems := proxy.Build(s, n.name, settings)
+	problems = append(problems, unread...)
 	n.panics.Problems("proxy", problems)
 	n.setWanted("services", state.String(), func() { n.wantedProxy = &state })
 	err := n.table.Set(ctx, state)
@@ -366,8 +413,7 @@ func (n *node) settle(part string, s *model.Snapshot, problems []model.Problem, 
 	if n.datapathReady() && n.cniConfDir != "" {
 		delete(n.issues, "cni")
 		if failed = n.install(n.laid); failed != nil {
-			n.issues["cni"] = []model.Problem{model.Problemf(model.ObjectRef{Kind: "Node", Name: n.name}, "PluginNotInstalled",
-				"The CNI plugin cannot be brought up to date, and is tried again: %v.", failed)}
+			n.issues["cni"] = []model.Problem{n.notInstalled(failed)}
 		}
 	}
 	n.writeReport()
@@ -396,25 +442,34 @@ func (n *node) install(s *model.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	plugin := n.cniPlugin
-	if plugin == "" {
-		executable, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("find hythe-cni: %w", err)
-		}
-		plugin = filepath.Join(filepath.Dir(executable), "hythe-cni")
-	}
 	config := cni.Config{PodCIDRs: self.PodCIDRs, MTU: overlay.PodMTU(n.overlay, address, underlay.MTU)}
 	if n.installed != nil && n.installed.MTU == config.MTU && slices.Equal(n.installed.PodCIDRs, config.PodCIDRs) {
 		return nil
 	}
-	if err := cni.Install(cni.InstallOptions{
-		Plugin: plugin, BinDir: n.cniBinDir, ConfDir: n.cniConfDir, RunDir: n.runDir, DataDir: n.dataDir, BootIDFile: n.bootID, Config: config,
-	}); err != nil {
+	options, err := n.installOptions(config)
+	if err == nil {
+		err = cni.Install(options)
+	}
+	if err != nil {
 		return err
 	}
 	n.installed = &config
 	return nil
+}
+
+func (n *node) installOptions(config cni.Config) (cni.InstallOptions, error) {
+	plugin := n.cniPlugin
+	if plugin == "" {
+		executable, err := os.Executable()
+		if err != nil {
+			return cni.InstallOptions{}, fmt.Errorf("find hythe-cni: %w", err)
+		}
+		plugin = filepath.Join(filepath.Dir(executable), "hythe-cni")
+	}
+	return cni.InstallOptions{
+		Plugin: plugin, BinDir: n.cniBinDir, ConfDir: n.cniConfDir, RunDir: n.runDir, DataDir: n.dataDir, BootIDFile: n.bootID,
+		HostPorts: n.servesHostPorts(), Config: config,
+	}, nil
 }
 
 // ready says what is missing until pods can be attached and Services work.
@@ -496,7 +551,7 @@ func (n *node) writeReport() {
 
 func (n *node) adminPages() run.Admin {
 	debug := map[string]func(io.Writer){
-		"problems": func(w io.Writer) { writeProblems(w, n.problems()) },
+		"problems": func(w io.Writer) { writeProblems(w, n.withConnection(n.problems())) },
 		"panics":   n.panics.WriteText,
 	}
 	for _, page := range []string{"overlay", "services"} {

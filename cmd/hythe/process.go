@@ -38,6 +38,7 @@ type process struct {
 	apiservers       []string // in place of the kubeconfig's
 	cacheDir         string   // the API server's last state; empty: not kept
 	opaqueSecrets    bool
+	bare             bool // kinds of Hythe's own may be missing
 	admin, public    string
 	level            slog.Level
 
@@ -122,7 +123,7 @@ func (p *process) watch(ctx context.Context, kinds []string, handle func(*model.
 	}
 	api, err := kube.NewAPI(p.server, kube.APIOptions{
 		Kinds: kinds, OpaqueSecrets: p.opaqueSecrets, Status: slices.Contains(kinds, "Report"), // the controller's, who writes it
-		Bare:     !slices.Contains(kinds, "Report"), // who gives addresses must see all claims
+		Bare:     p.bare || !slices.Contains(kinds, "Report"), // who gives addresses must see all claims
 		CacheDir: p.cacheDir, CacheInMemory: slices.Contains(kinds, "Secret"), Registerer: p.registry,
 	}, p.log)
 	if err != nil {
@@ -148,6 +149,14 @@ func (p *process) identity(component, node string) inspect.Identity {
 	return id
 }
 
+// withConnection adds to problems what the API server does not give: a process without a Snapshot has it from nowhere else.
+func (p *process) withConnection(problems []model.Problem) []model.Problem {
+	if api := p.handed.api.Load(); api != nil {
+		problems = slices.Compact(model.SortProblems(slices.Concat(problems, api.Problems())))
+	}
+	return problems
+}
+
 // inspectors are the answers that each process has, and more.
 func (p *process) inspectors(component, node string, more map[string]run.Inspector) map[string]run.Inspector {
 	out := map[string]run.Inspector{
@@ -161,7 +170,7 @@ func (p *process) inspectors(component, node string, more map[string]run.Inspect
 const reportsApart = 500 * time.Millisecond
 
 // reportsAgain is how often a Report that did not change is given to the writer, who looks for it now and then.
-const reportsAgain = time.Minute
+const reportsAgain = 5 * time.Second
 
 func (p *process) sendReports(ctx context.Context) error {
 	w, err := writer.New(p.server, p.log)

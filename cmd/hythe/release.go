@@ -22,7 +22,7 @@ import (
 var errReleased = errors.New("everything is given back")
 
 func newReleaseCommand() *cobra.Command {
-	c := controller{settings: lb.Settings{Release: true, Shared: true}}
+	c := releasing()
 	service := defaultGatewayService.String()
 	deadline := time.Minute
 	cmd := &cobra.Command{
@@ -55,6 +55,12 @@ for the Lease, so that no controller writes it all again, and may be repeated.`,
 	f.BoolVar(&c.settings.WithoutClass, "without-class", false, "the controller's --without-class")
 	f.DurationVar(&deadline, "deadline", deadline, "wait no longer")
 	return cmd
+}
+
+// releasing is a controller that gives back. It does so as well where the CustomResourceDefinitions went first: Services
+// would keep their finalizers.
+func releasing() controller {
+	return controller{process: process{bare: true}, settings: lb.Settings{Release: true, Shared: true}}
 }
 
 // release does the controller's work with nothing to serve, until nothing is left.

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
 
+	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/kubetest"
 	"hythe.dev/hythe/lb"
 )
@@ -92,5 +94,47 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: hythe-controlle
 		if body := get("Service", name); strings.Contains(body, "load-balancer-cleanup") || strings.Contains(body, "203.0.113") {
 			t.Errorf("%s: %s", name, body)
 		}
+	}
+}
+
+// TestReleaseWithoutKinds gives back where somebody took the CustomResourceDefinitions away first, and with them the claims
+// and pools: by its writer the address is known to be Hythe's.
+func TestReleaseWithoutKinds(t *testing.T) {
+	s := kubetest.Start(t)
+	path := kubetest.Path("v1", "Service", "default", "svc")
+	s.Apply(`{apiVersion: v1, kind: Service, metadata: {name: svc}, spec: {type: LoadBalancer, ports: [{port: 80}]}}`)
+	config := s.Config()
+	config.UserAgent = v1alpha1.FieldManager
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var svc corev1.Service
+	_, body := s.Do(http.MethodGet, path, nil)
+	if err := json.Unmarshal(body, &svc); err != nil {
+		t.Fatal(err)
+	}
+	svc.Finalizers = []string{v1alpha1.CleanupFinalizer}
+	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.10"}}
+	if body, err = json.Marshal(&svc); err != nil {
+		t.Fatal(err)
+	}
+	if code, answer := s.DoAs(client, http.MethodPut, path+"/status", body); code != http.StatusOK {
+		t.Fatalf("write status: %d %s", code, answer)
+	}
+	r := releasing()
+	r.kubeconfig, r.level, r.namespace = s.Kubeconfig("admin", "system:masters"), slog.LevelWarn, "default"
+	r.settings.GatewayService, r.settings.WithoutClass = defaultGatewayService, true
+	if err := r.start("controller"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	if err := r.release(ctx, &out); err != nil {
+		t.Fatalf("release: %v, %q", err, out.String())
+	}
+	if _, body := s.Do(http.MethodGet, path, nil); strings.Contains(string(body), "load-balancer-cleanup\"]") || strings.Contains(string(body), "203.0.113") {
+		t.Errorf("%s", body)
 	}
 }

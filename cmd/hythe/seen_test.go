@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -197,4 +198,81 @@ func (r *readers) awaitClaim(address, service, pool string) {
 		}
 	}
 	r.t.Fatalf("%s is not Service %s's, of pool %s:\n%s", address, service, pool, state)
+}
+
+// TestLostSeen: the controller starts with no note of who was first, or one that it cannot read. A newcomer takes nothing by
+// its name from those that hold something, people are told as long as the process lives, and what is left of the note stays.
+func TestLostSeen(t *testing.T) {
+	for name, broken := range map[string]string{
+		"gone":   "",
+		"broken": "data: [",
+		"a part": "data: {Ingress.default.z: yesterday}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newReaders(t)
+			r.put("z.yaml", fmt.Sprintf(wants, "z"))
+			r.put("a.yaml", fmt.Sprintf(wants, "a"))
+			note := filepath.Join(r.state, "seen.yaml")
+			write := func(path, text string) {
+				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(filepath.Join(r.state, kube.StatusFile), "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: z, namespace: default}\n"+
+				"status: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}\n")
+			if broken != "" {
+				write(note, broken)
+			}
+			r.start()
+			r.await("", "z", "a")
+			r.awaitSeen("a", true)
+			told := slices.ContainsFunc(r.controller.problems(), func(p model.Problem) bool {
+				return p.Object.Name == note && p.Reason == "OrderLost"
+			})
+			if !told {
+				t.Errorf("nobody is told: %v", r.controller.problems())
+			}
+			if kept, err := os.ReadFile(note + ".broken"); string(kept) != broken || (err == nil) != (broken != "") {
+				t.Errorf("kept aside is %q (error %v), want %q", kept, err, broken)
+			}
+		})
+	}
+}
+
+// TestFirstStart: a state folder in which nothing was ever written is no loss.
+func TestFirstStart(t *testing.T) {
+	c := &controller{}
+	c.log, c.state = slog.New(slog.DiscardHandler), t.TempDir()
+	c.readSeen()
+	if all := c.problems(); len(all) > 0 {
+		t.Errorf("there are Problems: %v", all)
+	}
+}
+
+// TestStateNotWritten: people are told which file cannot be written, in the same words each time, until it can be.
+func TestStateNotWritten(t *testing.T) {
+	c := &controller{}
+	c.log, c.state = slog.New(slog.DiscardHandler), filepath.Join(t.TempDir(), "state")
+	c.readSeen()
+	set := func() error { return c.set(t.Context(), &model.Snapshot{}) }
+	var before []model.Problem
+	for range 2 {
+		if err := set(); err == nil {
+			t.Error("no error: it would not be tried again")
+		}
+		is := c.problems()
+		if len(is) != 1 || is[0].Object.Name != filepath.Join(c.state, "claims.yaml") || is[0].Reason != "NotWritten" {
+			t.Errorf("the Problems are %v", is)
+		}
+		if before != nil && !slices.Equal(is, before) {
+			t.Errorf("the same is told in other words: %v, %v", before, is)
+		}
+		before = is
+	}
+	if err := os.Mkdir(c.state, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := set(); err != nil || len(c.problems()) > 0 {
+		t.Errorf("it can be written: error %v, Problems %v", err, c.problems())
+	}
 }

@@ -187,8 +187,9 @@ func (o options) tester(ctx context.Context, c cluster.Cluster) (*tester, error)
 	}
 	t := &tester{
 		program: c.Binary("e2e.test"), kubectl: c.Binary("kubectl"), kubeconfig: c.Kubeconfig(), logs: filepath.Join(o.logs, c.Flavour), limit: o.limit,
-		run:   run{Flavour: c.Flavour, Kubernetes: strings.TrimSpace(string(version))},
-		start: func(cmd *exec.Cmd) error { return host.Run(cluster.Namespace(cluster.Client), cmd) },
+		registries: cluster.TestRegistries(),
+		run:        run{Flavour: c.Flavour, Kubernetes: strings.TrimSpace(string(version))},
+		start:      func(cmd *exec.Cmd) error { return host.Run(cluster.Namespace(cluster.Client), cmd) },
 	}
 	if c.WithHythe() {
 		t.Commit, err = installed(ctx, c)

@@ -22,6 +22,8 @@ type tester struct {
 	start   func(*exec.Cmd) error
 	// kubeconfig is the administrator's, and kubectl the program of the same version.
 	kubeconfig, kubectl string
+	// registries is the text of a file that says where e2e.test takes its images from.
+	registries string
 	// logs is the folder for what tests print.
 	logs string
 	// limit is the longest time for one test.
@@ -50,6 +52,9 @@ func (t *tester) test(ctx context.Context, name string) (result, error) {
 	if err := os.MkdirAll(t.logs, 0o755); err != nil {
 		return r, err
 	}
+	if err := os.WriteFile(t.registriesFile(), []byte(t.registries), 0o644); err != nil {
+		return r, err
+	}
 	log, err := os.Create(t.log(name))
 	if err != nil {
 		return r, err
@@ -63,6 +68,7 @@ func (t *tester) test(ctx context.Context, name string) (result, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, t.program, t.args(name, report)...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "KUBE_TEST_REPO_LIST="+t.registriesFile())
 	// e2e.test cleans up when it is asked to end.
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
 	cmd.WaitDelay = time.Minute
@@ -82,6 +88,8 @@ func (t *tester) test(ctx context.Context, name string) (result, error) {
 	}
 	return r, nil
 }
+
+func (t *tester) registriesFile() string { return filepath.Join(t.logs, "registries.yaml") }
 
 func (t *tester) args(name, report string) []string {
 	return []string{

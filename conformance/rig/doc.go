@@ -4,7 +4,7 @@
 //	198.51.100.0/24                         203.0.113.0/24, the LAN: a bridge in a namespace of its own
 //	client ──────────────── router ─────────────┬──────────┬──────────┬──────────┬──────────┐
 //	.10                   .1      .1          node1      node2      node3     control   the machine itself
-//	                                          .101       .102       .103       .100     .2, hc-host
+//	                                          .101       .102       .103       .100     .126, hc-host
 //	VIPs: .10 to .59        pods: 10.244.0.0/16        Services: 10.96.0.0/16, DNS 10.96.0.10
 //
 // It comes in three flavours: "hythe", where Hythe is all of the network; "peer", the reference CNI plugins and kube-proxy

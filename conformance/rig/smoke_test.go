@@ -105,12 +105,14 @@ func TestDownAfterKill(t *testing.T) {
 				t.Fatal(err)
 			}
 			lines := bufio.NewScanner(out)
-			for lines.Scan() && !strings.Contains(lines.Text(), after) {
+			seen := false
+			for !seen && lines.Scan() {
+				seen = strings.Contains(lines.Text(), after)
 			}
 			err = cmd.Process.Kill()
 			_ = cmd.Wait() // killed
-			if err != nil {
-				t.Fatalf("the rig ended before %q: %v", after, err)
+			if err != nil || !seen {
+				t.Errorf("the rig ended before it said %q: %v", after, err)
 			}
 			s.downLeavesNothing(t)
 		})
@@ -166,6 +168,9 @@ func (s *smoke) apply(ctx context.Context, t *testing.T) {
 	}
 	text := strings.ReplaceAll(string(manifests), "AGNHOST", cluster.AgnhostImage)
 	if _, err := s.kubectl(ctx, text, "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.kubectl(ctx, "", "delete", "secret", "smoke", "-n", "smoke", "--ignore-not-found"); err != nil { // of an earlier test
 		t.Fatal(err)
 	}
 	if _, err := s.kubectl(ctx, "", "create", "secret", "tls", "smoke", "-n", "smoke",
@@ -312,7 +317,7 @@ func (s *smoke) uninstall(ctx context.Context, t *testing.T) {
 			"routes":            "ip route | grep 10.244.",
 			"CNI configuration": "ls -A /etc/cni/net.d",
 			"CNI plugins":       "ls -A /opt/cni/bin",
-			"data":              "ls -d /var/lib/hythe 2>/dev/null",
+			"data":              "ls -A /var/lib/hythe 2>/dev/null",
 		} {
 			cmd := exec.Command("/bin/sh", "-c", script)
 			var out strings.Builder
@@ -363,6 +368,9 @@ func nothingLeft(t *testing.T, dir string) {
 	cgroups, err := filepath.Glob("/sys/fs/cgroup/*/hythe-cluster")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/hythe-cluster"); err == nil { // cgroup v2 is one tree
+		cgroups = append(cgroups, "/sys/fs/cgroup/hythe-cluster")
 	}
 	if len(cgroups) > 0 {
 		t.Errorf("cgroups are left: %v", cgroups)

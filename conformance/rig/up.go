@@ -39,6 +39,11 @@ func (r *rig) up(ctx context.Context, bare bool) error {
 		if err := r.mend(ctx); err != nil {
 			return err
 		}
+		if !bare { // they may have been built again since
+			if err := r.loadProduct(ctx); err != nil {
+				return err
+			}
+		}
 	} else if err := r.make(ctx); err != nil {
 		return err
 	}

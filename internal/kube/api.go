@@ -19,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/run"
@@ -78,6 +79,7 @@ type API struct {
 	wake     chan struct{}
 	cachedAt atomic.Pointer[time.Time]                   // of the cache in use; nil when the API server's own state is
 	said     atomic.Pointer[map[complaint]model.Problem] // what the API server does not give, and why
+	unkept   atomic.Pointer[model.Problem]               // why the cache is not written
 }
 
 // NewAPI makes a source of what config's API server has. Nothing is asked before Run.
@@ -208,12 +210,11 @@ func (a *API) problems() []model.Problem {
 	var out []model.Problem
 	if at := a.cachedAt.Load(); at != nil {
 		out = append(out, a.cacheProblem(*at))
-	} else if said := a.said.Load(); said != nil {
-		for c, p := range *said {
-			if a.lasts(c) { // else it is back since a moment ago
-				out = append(out, p)
-			}
-		}
+	} else {
+		out = a.Problems()
+	}
+	if p := a.unkept.Load(); p != nil {
+		out = append(out, *p)
 	}
 	for _, r := range a.replicas {
 		out = append(out, r.problems(a.ref())...)
@@ -338,7 +339,7 @@ func (a *API) all() []metav1.Object {
 
 // confirm reads again what a list lacked, when it is time.
 func (a *API) confirm(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(deletedFew)
 	defer tick.Stop()
 	for {
 		select {
@@ -350,6 +351,9 @@ func (a *API) confirm(ctx context.Context) {
 			list, _, _ := r.source(a.clients)
 			if err := r.confirm(ctx, list); err != nil && ctx.Err() == nil {
 				a.log.Warn("what a list lacked stays in use", "error", err)
+			}
+			if err := r.believe(ctx, a.clients.ByGV[v1alpha1.GroupVersion]); err != nil && ctx.Err() == nil {
+				a.log.Warn("what was deleted stays in use", "error", err)
 			}
 		}
 	}
@@ -380,22 +384,26 @@ func (a *API) fromCache() *model.Snapshot {
 }
 
 // save writes the cache when there is something new, not too often, and at the end. While nothing is new it notes
-// that the state is still true.
+// that the state is still true. What could not be written is tried again: the older state must not be called true instead.
 func (a *API) save(ctx context.Context, saved *run.Latest[[]metav1.Object]) {
 	tick := time.NewTicker(a.options.CacheEvery)
 	defer tick.Stop()
+	var objects []metav1.Object
+	var unwritten bool
 	write := func() {
-		objects, ok := saved.Take()
+		if fresh, ok := saved.Take(); ok {
+			objects, unwritten = fresh, true
+		}
 		var err error
 		switch {
-		case ok:
-			err = a.cache.store(objects, time.Now().Add(-a.Age()))
+		case unwritten:
+			if err = a.cache.store(objects, time.Now().Add(-a.Age())); err == nil {
+				objects, unwritten = nil, false
+			}
 		case a.cachedAt.Load() == nil && a.Age() == 0:
 			err = a.cache.touch(time.Now())
 		}
-		if err != nil {
-			a.log.Warn("the state cannot be kept for a start without the API server", "error", err)
-		}
+		a.keeps(err)
 	}
 	for {
 		select {
@@ -406,4 +414,21 @@ func (a *API) save(ctx context.Context, saved *run.Latest[[]metav1.Object]) {
 			write()
 		}
 	}
+}
+
+// keeps says once that the cache cannot be written, with the error of the first time, and once that it can be again.
+func (a *API) keeps(err error) {
+	switch before := a.unkept.Load(); {
+	case err != nil && before == nil:
+		p := model.Problemf(a.ref(), ReasonCacheNotWritten,
+			"the state cannot be kept for a start without the API server: make room on this node's disk and the folder writable: %v", err)
+		a.unkept.Store(&p)
+		a.log.Warn("the state cannot be kept for a start without the API server", "error", err)
+	case err == nil && before != nil:
+		a.unkept.Store(nil)
+		a.log.Info("the state is kept for a start without the API server again")
+	default:
+		return
+	}
+	a.notify()
 }

@@ -13,11 +13,16 @@ import (
 	"hythe.dev/hythe/internal/model"
 )
 
+// clientErrors lets client-go tell its first error: it waits between errors, from the time at which the process started, and in
+// a bubble that is decades ahead.
+func clientErrors(t *testing.T) {
+	synctest.Test(t, func(*testing.T) { utilruntime.HandleErrorWithContext(t.Context(), errors.New("first"), "of a bubble") })
+}
+
 // TestKindNotServed takes the definition of a kind away: a node starts without it and keeps what it had, and a controller
 // waits.
 func TestKindNotServed(t *testing.T) {
-	// client-go waits between errors, from the time at which the process started: in a bubble that is decades ahead.
-	synctest.Test(t, func(*testing.T) { utilruntime.HandleErrorWithContext(t.Context(), errors.New("first"), "of a bubble") })
+	clientErrors(t)
 	for _, bare := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeServer()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +19,9 @@ const (
 	ReasonForbidden     = "Forbidden"     // it does not give one kind to who asks
 	ReasonKindNotServed = "KindNotServed" // it does not know a kind
 )
+
+// ReasonCacheNotWritten is that of the Problem that a start without the API server would begin with an old state.
+const ReasonCacheNotWritten = "CacheNotWritten"
 
 // A complaint is why there is no state: a reason and, where only that is concerned, a kind.
 type complaint struct{ reason, kind string }
@@ -70,7 +74,37 @@ func (a *API) complain(c complaint, r *replica, since time.Time, err error) mode
 	if c.kind != "" {
 		what += " of " + c.kind
 	}
-	return model.Problemf(a.ref(), c.reason, "no %s since %s, the last one stays in use: %s: %v", what, since.UTC().Format(time.RFC3339), remedy, err)
+	use := "the last one stays in use"
+	if a.waits() {
+		use = "nothing is done until there is one"
+	}
+	return model.Problemf(a.ref(), c.reason, "no %s since %s, %s: %s: %v", what, since.UTC().Format(time.RFC3339), use, remedy, err)
+}
+
+// waits says whether there is no state at all yet: neither all kinds of the API server's, nor one kept on the node.
+func (a *API) waits() bool {
+	if a.cachedAt.Load() != nil {
+		return false
+	}
+	return slices.ContainsFunc(a.replicas, func(r *replica) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return !r.synced
+	})
+}
+
+// Problems says what the API server does not give for some seconds, and why: also before the first Snapshot, which would
+// have the same Problems.
+func (a *API) Problems() []model.Problem {
+	var out []model.Problem
+	if said := a.said.Load(); said != nil {
+		for c, p := range *said {
+			if a.lasts(c) { // else it is back since a moment ago
+				out = append(out, p)
+			}
+		}
+	}
+	return model.SortProblems(out)
 }
 
 // lasts says whether a complaint is still true.

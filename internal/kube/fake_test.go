@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,6 +24,7 @@ import (
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/internal/run"
 )
 
 // A fakeServer is an API server in memory, for faults that take long or are hard to make with a real one.
@@ -33,8 +35,10 @@ type fakeServer struct {
 	away  bool
 	// unserved is a resource that the server does not know.
 	unserved string
-	watches  map[*io.PipeWriter]string
-	listed   map[string]int
+	// terminating is one of which objects can be created no more.
+	terminating string
+	watches     map[*io.PipeWriter]string
+	listed      map[string]int
 }
 
 func newFakeServer() *fakeServer {
@@ -52,6 +56,19 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	query := r.URL.Query()
 	answer := func(code int, body io.ReadCloser) (*http.Response, error) {
 		return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, Request: r}, nil
+	}
+	if resource == v1alpha1.GroupVersion.Version { // discovery
+		list := metav1.APIResourceList{GroupVersion: v1alpha1.GroupVersion.String()}
+		for _, k := range AllKinds() {
+			if r, _ := client.ResourceOf(k); r.GV == v1alpha1.GroupVersion && r.Name != f.unserved {
+				verbs := metav1.Verbs{"list", "watch", "create"}
+				if r.Name == f.terminating {
+					verbs = verbs[:2]
+				}
+				list.APIResources = append(list.APIResources, metav1.APIResource{Name: r.Name, Verbs: verbs})
+			}
+		}
+		return answer(http.StatusOK, body(list))
 	}
 	if resource == f.unserved {
 		return answer(http.StatusNotFound, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
@@ -356,6 +373,60 @@ func TestCacheOfTheFuture(t *testing.T) {
 		}
 		if age := w.Age(); age < 0 || age > 10*time.Second {
 			t.Errorf("the age is %s", age)
+		}
+	})
+}
+
+// TestCacheNotWritten has no disk for the cache for a while, and wants to hear of it and to find the last state there after.
+func TestCacheNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeServer()
+		f.set("services", services(1)...)
+		dir := filepath.Join(t.TempDir(), "cache")
+		w := watchFake(t, f, APIOptions{Kinds: []string{"Service"}, CacheDir: dir})
+		defer w.stop()
+		w.last(time.Minute)
+		if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range services(3)[1:] {
+			f.send("services", "ADDED", s)
+		}
+		if s := w.last(time.Minute); s == nil || len(s.Services) != 3 || reasons(s) != ReasonCacheNotWritten {
+			t.Fatalf("no Problem of the cache: %+v", s)
+		}
+		if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		if s := w.last(time.Minute); s == nil || len(s.Services) != 3 || len(s.Problems) != 0 {
+			t.Errorf("the Problem stays: %+v", s)
+		}
+	})
+}
+
+// TestCacheTriedAgain wants a state that could not be written to be written once it can be: without it the file would say
+// the state of before, and be dated as if it was true still.
+func TestCacheTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		w := watchFake(t, newFakeServer(), APIOptions{Kinds: []string{"Service"}, CacheDir: dir})
+		w.stop()
+		saved := run.NewLatest[[]metav1.Object]()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer cancel()
+		if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		saved.Put([]metav1.Object{})
+		go w.save(ctx, saved)
+		time.Sleep(time.Minute)
+		if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if _, err := os.Stat(filepath.Join(dir, "snapshot.jsonl")); err != nil {
+			t.Error(err)
 		}
 	})
 }

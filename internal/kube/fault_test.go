@@ -25,6 +25,7 @@ func TestAPIFaults(t *testing.T) {
 	t.Run("forbidden", func(t *testing.T) { testForbidden(t, s) })
 	t.Run("all deleted", func(t *testing.T) { testAllDeleted(t, s) })
 	t.Run("definitions", func(t *testing.T) { testDefinitions(t, s) })
+	t.Run("definition of claims", func(t *testing.T) { testClaimsDefinition(t, s) })
 }
 
 // TestAPIServers has more than one API server, and then one with older data.

@@ -233,6 +233,10 @@ func (l *layer) read(now time.Time, patience time.Duration) (changed bool, err e
 			l.doubtful = true
 			continue
 		}
+		if l.isSeen(name) {
+			changed = known.lose(name) || changed
+			continue
+		}
 		delete(l.files, name)
 		changed = true
 	}
@@ -240,9 +244,10 @@ func (l *layer) read(now time.Time, patience time.Duration) (changed bool, err e
 }
 
 // readFile reads one file if it changed and if its new state can be believed; see stamp. A file that took the place of
-// another by rename is whole: it is believed at once, unless an object is missing. A file of the state folder always is.
+// another by rename is whole: it is believed at once, unless an object is missing. One that was made there may be written
+// still, and hold all names but half of an object. A file of the state folder is always believed.
 func (l *layer) readFile(name string, now time.Time, patience time.Duration) (changed bool) {
-	is, err := stamp.Of(name)
+	is, renamed, err := stamp.Of(name)
 	if err != nil {
 		return false // it was removed in the meantime: the next turn sees that
 	}
@@ -257,14 +262,28 @@ func (l *layer) readFile(name string, now time.Time, patience time.Duration) (ch
 		return changed
 	}
 	believed := l.renamed || known.doubt.Over(is, now, patience)
-	if !believed && known.stamp.Identity == is.Identity {
+	if !believed && (!renamed || known.stamp.Identity == is.Identity) {
 		return l.waitFor(known, now)
 	}
 	d := l.document(name)
-	if after, err := stamp.Of(name); err != nil || after != is || !believed && lacks(d, known.document) {
+	if after, _, err := stamp.Of(name); err != nil || after != is || !believed && lacks(d, known.document) {
 		return l.waitFor(known, now)
 	}
 	l.files[name] = replace(known, is, d)
+	return true
+}
+
+func (l *layer) isSeen(name string) bool { return l.renamed && filepath.Base(name) == seen.File }
+
+// lose leaves what a file held in use after the file went: nobody lets go of a host since its note is lost. It says whether
+// that is new.
+func (k *file) lose(name string) bool {
+	if k.stamp == (stamp.Stamp{}) {
+		return false
+	}
+	k.stamp = stamp.Stamp{}
+	k.document.problems = []model.Problem{model.Problemf(model.ObjectRef{Kind: "File", Name: name}, "Missing",
+		"It is gone; what it held before stays in use by those that run. The controller writes it again when it runs: see its Problems.")}
 	return true
 }
 
@@ -289,7 +308,7 @@ func lacks(d, known document) bool {
 func (l *layer) document(name string) document {
 	data, err := os.ReadFile(name)
 	var d document
-	if l.renamed && filepath.Base(name) == seen.File {
+	if l.isSeen(name) {
 		d.name = name
 		if err == nil {
 			d.seen, err = seen.Parse(data)

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"hythe.dev/hythe/internal/kube/seen"
 	"hythe.dev/hythe/internal/kube/stamp"
 	"hythe.dev/hythe/internal/model"
 )
@@ -45,7 +47,30 @@ func (f *folder) inPlace(name, text string) {
 	}
 }
 
-func (f *folder) rename(name, text string) { write(f.t, filepath.Join(f.manifests, name), text) }
+func (f *folder) rename(name, text string) {
+	f.t.Helper()
+	rename(f.t, filepath.Join(f.manifests, name), text)
+}
+
+// rename replaces a file by one whose rename shows: the kernel's clock ticked since it was written.
+func rename(t *testing.T, path, text string) {
+	t.Helper()
+	first, second := path+".a", path+".b"
+	write(t, first, text)
+	deadline := time.Now().Add(10 * time.Second)
+	for renamed := false; !renamed; {
+		err := errors.Join(os.Rename(first, second), os.Rename(second, first))
+		if err == nil {
+			_, renamed, err = stamp.Of(first)
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the rename of a file does not show (error %v)", err)
+		}
+	}
+	if err := os.Rename(first, path); err != nil {
+		t.Fatal(err)
+	}
+}
 
 func (f *folder) remove(path string) {
 	f.t.Helper()
@@ -125,11 +150,37 @@ func TestRemovedAndMadeAgain(t *testing.T) {
 	f.inPlace("a.yaml", manifest("one"))
 	f.want(half, "one two")
 	f.inPlace("a.yaml", manifest("one", "two", "three"))
-	f.want(half, "one three two") // nothing is missing in a file that is not the one of before
+	f.want(half, "one two")
+	f.want(stamp.Wait, "one three two")
 	f.remove(filepath.Join(f.manifests, "a.yaml"))
 	f.want(half, "one three two")
 	f.want(half, "one three two")
 	f.want(half, "")
+}
+
+// TestMadeAgainInPieces: a new file that names all objects may still be written, with half of the last one.
+func TestMadeAgainInPieces(t *testing.T) {
+	f := newFolder(t)
+	path := filepath.Join(f.manifests, "a.yaml")
+	whole := manifest("one", "two")
+	f.inPlace("a.yaml", whole)
+	f.want(0, "one two")
+	f.remove(path)
+	piece, rest := whole[:strings.LastIndex(whole, "  -")], whole[strings.LastIndex(whole, "  -"):]
+	f.inPlace("a.yaml", piece)
+	ports := func(after time.Duration, want int) {
+		t.Helper()
+		f.want(after, "one two")
+		if is := len(f.files.snapshot().Services[model.Key{Namespace: "default", Name: "two"}].Spec.Ports); is != want {
+			t.Errorf("Service two has %d ports, want %d", is, want)
+		}
+	}
+	ports(0, 1)
+	ports(half, 1)
+	f.inPlace("a.yaml", piece+rest+"  - {name: https, port: 443}\n")
+	ports(half, 1)
+	ports(half, 1)
+	ports(half, 2)
 }
 
 // TestMoved: an object that is moved to another file is there once, all the time.
@@ -168,19 +219,46 @@ func TestStateIsBelieved(t *testing.T) {
 	f.want(0, "")
 }
 
+// TestSeenLost: who reads when objects came keeps that when the file goes or breaks, says so, and believes the next one.
+func TestSeenLost(t *testing.T) {
+	f := newFolder(t)
+	f.rename("a.yaml", manifest("one"))
+	path := filepath.Join(f.state, seen.File)
+	want := func(year int, problems string) {
+		t.Helper()
+		f.want(0, "one"+problems)
+		if is := f.files.snapshot().Services[model.Key{Namespace: "default", Name: "one"}].CreationTimestamp.Year(); is != year {
+			t.Errorf("it came in %d, want %d", is, year)
+		}
+	}
+	write(t, path, "data: {Service.default.one: '2020-05-01T12:00:00Z'}")
+	want(2020, "")
+	f.remove(path)
+	want(2020, " Missing")
+	if changed, err := f.files.read(f.now); changed || err != nil {
+		t.Errorf("it is told again: error %v", err)
+	}
+	write(t, path, "data: [")
+	want(2020, " Unreadable")
+	f.remove(path)
+	want(2020, " Missing")
+	write(t, path, "data: {Service.default.one: '2021-05-01T12:00:00Z'}")
+	want(2021, "")
+}
+
 // TestTimesOfFiles: a file whose time is another century's is believed after the same wait.
 func TestTimesOfFiles(t *testing.T) {
 	for _, year := range []int{1970, 2100} {
 		f := newFolder(t)
 		f.inPlace("a.yaml", manifest("one", "two"))
 		f.want(0, "one two")
-		f.inPlace("a.yaml", manifest("one"))
+		f.inPlace("a.yaml", manifest("one", "three", "two"))
 		at := time.Date(year, 1, 2, 0, 0, 0, 0, time.UTC)
 		if err := os.Chtimes(filepath.Join(f.manifests, "a.yaml"), at, at); err != nil {
 			t.Fatal(err)
 		}
 		f.want(0, "one two")
-		f.want(stamp.Wait, "one")
+		f.want(stamp.Wait, "one three two")
 	}
 }
 
@@ -195,8 +273,10 @@ func TestSlowWriter(t *testing.T) {
 	snapshots := make(chan *model.Snapshot, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
+	files := NewFiles(filepath.Dir(path), "", slog.New(slog.DiscardHandler))
+	files.patience = 4 * stamp.Wait // a busy machine may stop the writer for a while
 	go func() {
-		done <- NewFiles(filepath.Dir(path), "", slog.New(slog.DiscardHandler)).Run(ctx, func(s *model.Snapshot) { snapshots <- s })
+		done <- files.Run(ctx, func(s *model.Snapshot) { snapshots <- s })
 	}()
 	defer func() {
 		cancel()

@@ -24,8 +24,19 @@ const (
 )
 
 // doubtful says whether a new list lacks so much that it may be that of an API server, or an etcd, which lags behind or
-// was restored: more than half of a kind. What somebody deletes while the watch runs is believed at once.
+// was restored: more than half of a kind. What somebody deletes while the watch runs is believed at once, of
+// Hythe's own kinds a moment later: see deletions.
 func doubtful(missing, before int) bool { return missing > holdAbove && 2*missing > before }
+
+// doubts says whether what a new list lacks is held. Of a kind that was not served and is again, all is: who writes its
+// objects must have the time to do so again. That is the controller for claims, which therefore believes the list.
+// It is called with mu held.
+func (r *replica) doubts(missing, before int) bool {
+	if r.lost {
+		return missing > 0 && (r.bare || r.kind != "AddressClaim")
+	}
+	return doubtful(missing, before)
+}
 
 // hold keeps what a list lacks. It is called with mu held.
 func (r *replica) hold(missing []model.Key, before int) {
@@ -36,6 +47,7 @@ func (r *replica) hold(missing []model.Key, before int) {
 	}
 	for _, key := range missing {
 		r.held[key] = true
+		delete(r.deletions.keys, key)
 	}
 }
 
@@ -55,6 +67,7 @@ func (r *replica) putOff() {
 // release ends the doubt about an object. It is called with mu held.
 func (r *replica) release(key model.Key) {
 	delete(r.held, key)
+	delete(r.deletions.keys, key)
 	if len(r.held) == 0 {
 		r.heldAt, r.heldText = time.Time{}, ""
 	}

@@ -180,7 +180,7 @@ func TestFilesKeepsLastGoodState(t *testing.T) {
 	write(t, filepath.Join(state, "services.yaml"), strings.Replace(web, "spec: {", "spec: {clusterIP: 10.96.0.1, ", 1))
 	for s := next(); s.Services[key].Spec.ClusterIP != "10.96.0.1"; s = next() {
 	}
-	write(t, filepath.Join(manifests, "web.yaml"), web[:40])
+	rename(t, filepath.Join(manifests, "web.yaml"), web[:40])
 	if s := next(); len(s.Problems) != 1 || s.Services[key] == nil {
 		t.Errorf("after half a file: problems %v, service %v", s.Problems, s.Services[key])
 	}
@@ -190,10 +190,10 @@ func TestFilesKeepsLastGoodState(t *testing.T) {
 	if s := next(); s.Services[key] == nil || s.Services[key].Spec.ClusterIP != "" {
 		t.Errorf("after removal of the state: %v", s.Services[key])
 	}
-	// Written in place: emptied, and filled a moment later.
+	// Emptied, and filled a moment later.
 	write(t, filepath.Join(manifests, "web.yaml"), "")
 	time.Sleep(10 * settle)
-	write(t, filepath.Join(manifests, "web.yaml"), web)
+	rename(t, filepath.Join(manifests, "web.yaml"), web)
 	if s := next(); len(s.Problems) != 0 || s.Services[key] == nil {
 		t.Errorf("after a file was empty for a moment: problems %v, service %v", s.Problems, s.Services[key])
 	}

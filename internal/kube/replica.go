@@ -41,13 +41,15 @@ type replica struct {
 	bare     bool   // see APIOptions
 	changed  func() // called after each change, must not block
 
-	mu       sync.Mutex
-	objects  map[model.Key]metav1.Object
-	pending  map[model.Key]bool          // what changed since the last drain
-	invalid  map[model.Key]model.Problem // objects that cannot be read
-	held     map[model.Key]bool          // objects that the last list lacks, see hold
-	heldAt   time.Time                   // zero: nothing is held
-	heldText string
+	mu        sync.Mutex
+	objects   map[model.Key]metav1.Object
+	pending   map[model.Key]bool          // what changed since the last drain
+	invalid   map[model.Key]model.Problem // objects that cannot be read
+	held      map[model.Key]bool          // objects that the last list lacks, see hold
+	heldAt    time.Time                   // zero: nothing is held
+	heldText  string
+	deletions deletions // of Hythe's own kinds, that are not believed yet
+	lost      bool      // the API server did not serve this kind of Hythe's own, and has given no list since
 	// confirmAt is when a second reading is asked for, confirmWait how long it is put off if that fails.
 	confirmAt   time.Time
 	confirmWait time.Duration
@@ -66,7 +68,8 @@ func newReplica(kind string, resource client.Resource, selector fields.Selector,
 	return &replica{
 		kind: kind, resource: resource, selector: selector, status: status, changed: changed,
 		objects: map[model.Key]metav1.Object{}, pending: map[model.Key]bool{}, invalid: map[model.Key]model.Problem{}, held: map[model.Key]bool{},
-		random: rand.New(rand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(kind))))), //nolint:gosec // spreads load
+		deletions: deletions{keys: map[model.Key]bool{}},
+		random:    rand.New(rand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(kind))))), //nolint:gosec // spreads load
 	}
 }
 
@@ -239,6 +242,7 @@ func (r *replica) answered(err error) {
 	if err != nil || r.failing.IsZero() {
 		r.err = err
 	}
+	r.lost = r.lost || r.custom() && apierrors.IsNotFound(err)
 	if r.bear(err) || err == nil {
 		r.asked = time.Time{}
 	}
@@ -262,8 +266,9 @@ func (r *replica) opened(err error) {
 	}
 }
 
-// bear takes a kind that the API server does not serve for a complete, empty one, but keeps what was there: a definition
-// that somebody deletes takes nothing away from nodes. An API server that has only just started answers 503 until it knows all its kinds.
+// bear takes a kind that the API server does not serve for a complete one, of the objects that were there: none at a start.
+// (Who deletes a definition deletes its objects first: see deletions.) An API server that has only just started answers 503
+// until it knows all its kinds.
 // It is called with mu held.
 func (r *replica) bear(err error) bool {
 	was := r.unknown
@@ -283,8 +288,8 @@ func (r *replica) problems(server model.ObjectRef) []model.Problem {
 	defer r.mu.Unlock()
 	out := slices.Collect(maps.Values(r.invalid))
 	if r.unknown {
-		out = append(out, model.Problemf(server, ReasonKindNotServed, "the API server knows no %s.%s: what they say is not known, until the CustomResourceDefinitions of Hythe's chart are installed",
-			r.resource.Name, r.resource.GV.Group))
+		out = append(out, model.Problemf(server, ReasonKindNotServed, "the API server knows no %s.%s: the %d that were there stay in use, until the CustomResourceDefinitions of Hythe's chart are installed",
+			r.resource.Name, r.resource.GV.Group, len(r.objects)))
 	}
 	if r.heldText != "" {
 		out = append(out, model.Problemf(server, "MassDeleteHeld", "%s", r.heldText))
@@ -364,7 +369,13 @@ func (r *replica) Delete(object any) error {
 		return fmt.Errorf("replica %s: %T is no object", r.resource.Name, object)
 	}
 	r.mu.Lock()
-	changed := r.remove(keyOf(o))
+	key := keyOf(o)
+	if r.custom() && r.objects[key] != nil {
+		r.deletions.add(key, time.Now())
+		r.mu.Unlock()
+		return nil
+	}
+	changed := r.remove(key)
 	r.mu.Unlock()
 	if changed {
 		r.changed()
@@ -385,7 +396,7 @@ func (r *replica) Replace(list []any, _ string) error {
 	}
 	var missing []model.Key
 	for key := range r.objects {
-		if !present[key] {
+		if !present[key] && (r.lost || !r.deletions.keys[key]) { // what a watch told is decided apart
 			missing = append(missing, key)
 		}
 	}
@@ -394,14 +405,14 @@ func (r *replica) Replace(list []any, _ string) error {
 			delete(r.invalid, key)
 		}
 	}
-	if before := len(r.objects); doubtful(len(missing), before) {
+	if before := len(r.objects); r.doubts(len(missing), before) {
 		r.hold(missing, before)
 	} else {
 		for _, key := range missing {
 			r.remove(key)
 		}
 	}
-	r.synced = true
+	r.synced, r.lost = true, false
 	r.lists++
 	r.mu.Unlock()
 	r.changed()

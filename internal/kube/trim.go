@@ -9,13 +9,14 @@ import (
 
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/client"
+	"hythe.dev/hythe/internal/model"
 )
 
 // trim removes what nobody uses from a fresh object, so that thousands of them stay small and an update of the rest
 // is no change. Trimming twice changes nothing.
 func trim(object metav1.Object, status bool) {
 	setType(object)
-	object.SetManagedFields(nil)
+	trimManagers(object, status)
 	object.SetResourceVersion("")
 	object.SetGeneration(0)
 	object.SetGenerateName("")
@@ -51,6 +52,15 @@ func trim(object metav1.Object, status bool) {
 		object.SetLabels(nil)
 		object.SetAnnotations(nil)
 	}
+}
+
+// trimManagers keeps of a Service whether the addresses in its status are of Hythe's hand.
+func trimManagers(object metav1.Object, status bool) {
+	var kept []metav1.ManagedFieldsEntry
+	if o, ok := object.(*corev1.Service); ok && status && len(o.Status.LoadBalancer.Ingress) > 0 && model.WrittenHere(o) {
+		kept = model.WrittenHereFields()
+	}
+	object.SetManagedFields(kept)
 }
 
 // ofAnother says whether another load balancer may write the status of a Service: nodes may have to serve its address.

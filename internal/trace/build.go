@@ -192,13 +192,42 @@ func (b *builder) processes() {
 			Remedy: "Finish the upgrade."})
 	}
 	for _, p := range b.Evidence.Processes {
-		if p.Source != "cache" {
-			continue
-		}
-		b.add(asked.Hop{Where: p.Name(), Part: partProcesses, State: asked.Differs,
-			Text:   fmt.Sprintf("works from the last state that it saw, %s ago: the API server is away", age(b.Evidence.Now.Sub(p.Snapshot))),
-			Remedy: "Bring the API server back, and look at the way to it: what changed since is not in use."})
+		b.connection(p)
 	}
+}
+
+// connection says of a process that has no state of the cluster, or not that of now, and why.
+func (b *builder) connection(p asked.ProcessEvidence) {
+	h := asked.Hop{Where: p.Name(), Part: partProcesses, State: asked.Differs, Remedy: b.refused(p.Name())}
+	old := fmt.Sprintf("works from the last state that it saw, %s ago", age(b.Evidence.Now.Sub(p.Snapshot)))
+	switch {
+	case p.Snapshot.IsZero():
+		h.Text = "is not ready: it has no complete state of the cluster yet"
+		if h.Remedy == "" {
+			h.Remedy = "See what hythe get problems says of it, and its log."
+		}
+	case p.Source == "cache" && h.Remedy != "":
+		h.Text = old + ": the API server refuses it the state of now"
+	case p.Source == "cache":
+		h.Text = old + ": the API server is away"
+		h.Remedy = "Bring the API server back, and look at the way to it: what changed since is not in use."
+	case h.Remedy != "":
+		h.Text = "works in part from an old state: the API server refuses it that of now"
+	default:
+		return
+	}
+	b.add(h)
+}
+
+// refused is what a process says of an API server that answers, and does not give it what it asks for. The reasons are
+// those of package kube.
+func (b *builder) refused(process string) string {
+	for _, p := range b.Evidence.Problems {
+		if p.Process == process && p.Object.Kind == "APIServer" && slices.Contains([]string{"Unauthorized", "Forbidden", "KindNotServed"}, p.Reason) {
+			return p.Message
+		}
+	}
+	return ""
 }
 
 // name compares what DNS says of a URL's host with where the road leads. It decides nothing: clients ask other servers.
@@ -248,6 +277,11 @@ func (b *builder) serviceHop(kind road.Target) bool {
 		if b.Question.Kind == asked.KindURL && !b.Question.Addr.IsValid() {
 			h.Remedy = "Make the Service of the gateways, or name another by --gateway-service."
 		}
+		if node, isPod := b.NodeOf(b.Question.Addr); node != "" && !isPod {
+			h.State = asked.Unknown
+			h.Text = fmt.Sprintf("no Service has %s %d as its NodePort; a pod may have it as its hostPort", b.Question.Protocol, b.Question.Port)
+			h.Remedy = fmt.Sprintf("Host ports are not traced: /debug/services of hythe node on %s shows them, and hythe get problems those that were refused.", node)
+		}
 	case s.Type == "ExternalName":
 		h.State, h.Text = asked.Broken, "it is of type ExternalName: a name in DNS, without address or ports of its own"
 		h.Remedy = "Trace where spec.externalName leads; Hythe sends nothing to such a Service, also not for an Ingress."
@@ -266,7 +300,7 @@ func (b *builder) serviceHop(kind road.Target) bool {
 		}
 		h.Text += fmt.Sprintf(", %d of %d endpoints usable", usable(port.Endpoints), len(port.Endpoints))
 	}
-	return b.add(h)
+	return b.add(h) && b.Found()
 }
 
 func usable(endpoints []asked.EndpointAnswer) int {
@@ -324,6 +358,9 @@ func (b *builder) whyUnclaimed() string {
 	}
 	if _, ok := b.Process("controller", ""); !ok {
 		return "Start hythe controller, which gives addresses: it does not answer."
+	}
+	if why := b.refused("controller"); why != "" {
+		return why
 	}
 	if s.Class == "" {
 		return "Set spec.loadBalancerClass to hythe.dev/lb, or let the controller take Services without a class (--without-class)."

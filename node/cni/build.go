@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 
 	"hythe.dev/hythe/node/kernel/link"
 )
@@ -40,6 +41,11 @@ func Build(r Request, lease Lease, config Config) link.Pod {
 		Inside:   link.State{Protocol: link.ProtocolPod},
 	}
 	p.Host.Sysctls = hostSysctls(p.HostName)
+	if slices.ContainsFunc(lease.HostPorts, HostPort.loopback) {
+		// What the node sends to 127.0.0.1 may leave by this link, and the answer come in. That nothing else for a loopback
+		// address comes in, from here or from the LAN, is the datapath's rule.
+		p.Host.Sysctls = append(p.Host.Sysctls, link.Sysctl{Name: "net/ipv4/conf/" + p.HostName + "/route_localnet", Value: "1"})
+	}
 	p.Inside.Sysctls = []link.Sysctl{{Name: "net/ipv6/conf/" + p.Name + "/accept_ra", Value: "0"}}
 	for _, a := range lease.Addresses {
 		single := netip.PrefixFrom(a, a.BitLen())

@@ -20,7 +20,8 @@ const conflistVersion = "1.0.0"
 
 // InstallOptions say where what the plugin needs comes from and goes to.
 type InstallOptions struct {
-	// Plugin is the path of the plugin's binary, which is copied. Empty means that it is in BinDir already.
+	// Plugin is the path of the plugin's binary, which is copied, also as LoopbackName where there is none of that
+	// name. Empty means that both are in BinDir already.
 	Plugin string
 	// BinDir and ConfDir are the runtime's folders, for example /opt/cni/bin and /etc/cni/net.d.
 	BinDir, ConfDir string
@@ -28,7 +29,9 @@ type InstallOptions struct {
 	RunDir, DataDir string
 	// BootIDFile is normally the constant of that name; empty means it.
 	BootIDFile string
-	Config     Config
+	// HostPorts says that the leases' host ports are served: then the runtime hands them over.
+	HostPorts bool
+	Config    Config
 }
 
 func (o InstallOptions) configFile() string { return filepath.Join(o.RunDir, "cni.json") }
@@ -37,57 +40,79 @@ func (o InstallOptions) conflist() string   { return filepath.Join(o.ConfDir, Co
 // Install lets the runtime attach pods: it puts the plugin's binary, its Config, and last of all the
 // configuration list in place. What is right already is not written. Each file is replaced by rename.
 func Install(o InstallOptions) error {
-	if err := o.Config.Validate(); err != nil {
-		return fmt.Errorf("install CNI plugin: %w", err)
-	}
-	if err := install(o); err != nil {
-		return fmt.Errorf("install CNI plugin: %w", err)
-	}
-	return nil
+	_, err := Reinstall(o)
+	return err
 }
 
-func install(o InstallOptions) error {
+// Reinstall is Install where it was done before. It returns the paths of what it had to write, as somebody deleted or
+// changed it.
+func Reinstall(o InstallOptions) (wrote []string, err error) {
+	if err := o.Config.Validate(); err != nil {
+		return nil, fmt.Errorf("install CNI plugin: %w", err)
+	}
+	wrote, err = install(o)
+	if err != nil {
+		return wrote, fmt.Errorf("install CNI plugin: %w", err)
+	}
+	return wrote, nil
+}
+
+func install(o InstallOptions) (wrote []string, err error) {
 	for _, dir := range []string{o.BinDir, o.ConfDir, o.RunDir, o.DataDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	for _, path := range []string{filepath.Join(o.BinDir, PluginName), o.configFile(), o.conflist()} {
+	plugin, loopback := filepath.Join(o.BinDir, PluginName), filepath.Join(o.BinDir, LoopbackName)
+	for _, path := range []string{plugin, loopback, o.configFile(), o.conflist()} {
 		if err := atomicfile.Sweep(path); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	note := func(path string, did bool, err error) error {
+		if did {
+			wrote = append(wrote, path)
+		}
+		return err
+	}
+	keep := func(path string, data []byte, mode fs.FileMode) error {
+		did, err := atomicfile.Keep(path, data, mode)
+		return note(path, did, err)
 	}
 	if o.Plugin != "" {
 		binary, err := os.ReadFile(o.Plugin)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if _, err := atomicfile.Keep(filepath.Join(o.BinDir, PluginName), binary, 0o755); err != nil {
-			return err
+		did, err := installLoopback(o.BinDir, binary)
+		if err := note(loopback, did, err); err != nil {
+			return wrote, err
 		}
-	}
-	if err := installLoopback(o.BinDir); err != nil {
-		return err
+		if err := keep(plugin, binary, 0o755); err != nil {
+			return wrote, err
+		}
 	}
 	config, err := json.MarshalIndent(o.Config, "", "  ")
 	if err != nil {
-		return err
+		return wrote, err
 	}
-	if _, err := atomicfile.Keep(o.configFile(), append(config, '\n'), 0o644); err != nil {
-		return err
+	if err := keep(o.configFile(), append(config, '\n'), 0o644); err != nil {
+		return wrote, err
 	}
 	list, err := o.list()
 	if err != nil {
-		return err
+		return wrote, err
 	}
-	_, err = atomicfile.Keep(o.conflist(), list, 0o644)
-	return err
+	return wrote, keep(o.conflist(), list, 0o644)
 }
 
 // list is the configuration list (CNI specification, section 1).
 func (o InstallOptions) list() ([]byte, error) {
 	bootID := cmp.Or(o.BootIDFile, BootIDFile)
 	entry := netConf{Type: PluginName, ConfigFile: o.configFile(), DataDir: o.DataDir, BootIDFile: bootID}
+	if o.HostPorts {
+		entry.Capabilities = map[string]bool{"portMappings": true}
+	}
 	for _, path := range []*string{&entry.ConfigFile, &entry.DataDir, &entry.BootIDFile} {
 		abs, err := filepath.Abs(*path)
 		if err != nil {
@@ -114,6 +139,24 @@ func Uninstall(o InstallOptions) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// OtherLists names the configuration of other plugins in the runtime's folder.
+func OtherLists(confDir string) ([]string, error) {
+	entries, err := os.ReadDir(confDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read CNI configurations: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) { // as libcni reads them
+		case ".conf", ".conflist", ".json":
+			if !e.IsDir() && e.Name() != ConflistName {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	return names, nil
 }
 
 // Forget removes the leases of a node whose pods are gone. Later pods begin with the first address again.

@@ -490,6 +490,7 @@ func (n *labNode) command(t testing.TB, verb, id, path string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(n.options.BinDir, cni.PluginName))
 	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=" + n.options.BinDir}
 	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.1.0","name":"hythe","type":"hythe-cni","configFile":%q,"dataDir":%q,"bootIDFile":%q,
+		"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]},
 		"cni.dev/valid-attachments":[{"containerID":%q,"ifname":"eth0"}]}`,
 		filepath.Join(n.options.RunDir, "cni.json"), n.options.DataDir, n.options.BootIDFile, id))
 	return cmd

@@ -109,7 +109,7 @@ func (l *lab) addNode(t testing.TB, i int, plugin string) *labNode {
 	l.snapshot.Nodes[name] = &model.Node{Name: name, Addresses: []netip.Addr{node.address}, PodCIDRs: cidrs}
 	sub := func(s string) string { return filepath.Join(node.dir, s) }
 	node.options = cni.InstallOptions{Plugin: plugin, BinDir: sub("bin"), ConfDir: sub("conf"), RunDir: sub("run"),
-		DataDir: sub("data"), BootIDFile: sub("boot_id"), Config: cni.Config{PodCIDRs: cidrs, MTU: 1450}}
+		DataDir: sub("data"), BootIDFile: sub("boot_id"), HostPorts: true, Config: cni.Config{PodCIDRs: cidrs, MTU: 1450}}
 	must(t, os.WriteFile(node.options.BootIDFile, []byte("boot-1\n"), 0o644))
 	return node
 }

@@ -1,6 +1,8 @@
 package cni
 
 import (
+	"bytes"
+	"debug/buildinfo"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"hythe.dev/hythe/internal/atomicfile"
 	"hythe.dev/hythe/node/kernel/link"
 )
 
@@ -20,29 +23,68 @@ import (
 // configuration list. Packages of Kubernetes bring it; a bare machine has none, and no pod would start.
 const LoopbackName = "loopback"
 
-// installLoopback makes our plugin serve under that name too, where there is no other.
-func installLoopback(binDir string) error {
+// pluginPackage is what the plugin's binary says of itself, in each version (debug/buildinfo).
+const pluginPackage = "hythe.dev/hythe/cmd/hythe-cni"
+
+// installLoopback makes our plugin serve under that name too, where there is no other. It is a copy: what is copied over
+// a link would replace the plugin behind it.
+func installLoopback(binDir string, binary []byte) (wrote bool, err error) {
 	path := filepath.Join(binDir, LoopbackName)
-	if _, err := os.Stat(path); err == nil {
-		return nil
+	switch ours, err := ourLoopback(binDir, binary); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return false, err
+	case !ours:
+		return false, nil
 	}
-	if target, err := os.Readlink(path); err == nil && target != PluginName {
-		return nil // somebody's, that leads nowhere
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 { // replaced, not followed
+		return true, atomicfile.Write(path, binary, 0o755)
 	}
-	if err := os.Symlink(PluginName, path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("install plugin %s: %w", LoopbackName, err)
+	return atomicfile.Keep(path, binary, 0o755)
+}
+
+// ourLoopback says whether the plugin of that name is ours: a link to our plugin or a copy of it, of any version. The
+// error is fs.ErrNotExist where there is none.
+func ourLoopback(binDir string, binary []byte) (bool, error) {
+	path := filepath.Join(binDir, LoopbackName)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return false, err
 	}
-	return nil
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(path)
+		return target == PluginName, err
+	}
+	if !info.Mode().IsRegular() {
+		return false, nil
+	}
+	is, err := os.ReadFile(path)
+	if err != nil {
+		return false, err
+	}
+	if len(is) > 0 && bytes.Equal(is, binary) {
+		return true, nil
+	}
+	build, err := buildinfo.Read(bytes.NewReader(is))
+	return err == nil && build.Path == pluginPackage, nil
 }
 
 // UninstallPlugin removes the plugin's binary, and what else serves by it. No pod can be detached by it any more.
 func UninstallPlugin(binDir string) error {
 	var errs []error
-	loopback := filepath.Join(binDir, LoopbackName)
-	if target, err := os.Readlink(loopback); err == nil && target == PluginName {
-		errs = append(errs, os.Remove(loopback))
+	plugin := filepath.Join(binDir, PluginName)
+	binary, err := os.ReadFile(plugin)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
 	}
-	if err := os.Remove(filepath.Join(binDir, PluginName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	ours, err := ourLoopback(binDir, binary)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	if ours {
+		errs = append(errs, os.Remove(filepath.Join(binDir, LoopbackName)))
+	}
+	if err := os.Remove(plugin); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {

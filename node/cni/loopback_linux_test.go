@@ -1,8 +1,10 @@
 package cni_test
 
 import (
+	"bytes"
 	"context"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -60,5 +62,47 @@ func TestLoopbackOfOthers(t *testing.T) {
 	must(t, cni.UninstallPlugin(o.BinDir))
 	if data, err := os.ReadFile(path); err != nil || string(data) != "others" {
 		t.Errorf("it is %q, error %v", data, err)
+	}
+}
+
+// TestLoopbackIsCopy: what is written to it does not reach the plugin, a new version replaces ours, also a link that an
+// older one made, and what others put in its place is theirs.
+func TestLoopbackIsCopy(t *testing.T) {
+	dir := t.TempDir()
+	sub := func(s string) string { return filepath.Join(dir, s) }
+	o := cni.InstallOptions{Plugin: buildPlugin(t), BinDir: sub("bin"), ConfDir: sub("conf"), RunDir: sub("run"), DataDir: sub("data"),
+		Config: cni.Config{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, MTU: 1450}}
+	plugin, loopback := sub("bin/"+cni.PluginName), sub("bin/"+cni.LoopbackName)
+	binary, err := os.ReadFile(o.Plugin)
+	must(t, err)
+	want := func(path string, want []byte) {
+		t.Helper()
+		if data, err := os.ReadFile(path); err != nil || !bytes.Equal(data, want) {
+			t.Errorf("%s has %d bytes, error %v, want %d", path, len(data), err, len(want))
+		}
+	}
+	must(t, cni.Install(o))
+	must(t, os.Remove(loopback))
+	must(t, os.Symlink(cni.PluginName, loopback))
+	must(t, cni.Install(o))
+	must(t, os.WriteFile(loopback, []byte("others"), 0o755))
+	want(plugin, binary)
+	must(t, cni.Install(o))
+	want(loopback, []byte("others"))
+
+	must(t, os.Remove(loopback))
+	must(t, cni.Install(o))
+	next := append(bytes.Clone(binary), "another version"...)
+	must(t, os.WriteFile(o.Plugin, next, 0o755))
+	must(t, cni.Install(o))
+	want(loopback, next)
+	wrote, err := cni.Reinstall(o)
+	if err != nil || len(wrote) > 0 {
+		t.Errorf("it wrote %q again, error %v", wrote, err)
+	}
+	must(t, os.Remove(plugin)) // an uninstall that was interrupted
+	must(t, cni.UninstallPlugin(o.BinDir))
+	if _, err := os.Lstat(loopback); err == nil {
+		t.Error("ours is left")
 	}
 }

@@ -40,7 +40,11 @@ func (p Plugin) Add(args *skel.CmdArgs) error {
 		return err
 	}
 	request := Request{args.ContainerID, args.IfName}
-	lease, isNew, err := p.allocate(conf.store(), request, config)
+	ports, err := hostPorts(conf)
+	if err != nil {
+		return err
+	}
+	lease, isNew, err := p.allocate(conf.store(), request, config, podOf(args.Args), ports)
 	if err != nil {
 		return err
 	}
@@ -54,16 +58,26 @@ func (p Plugin) Add(args *skel.CmdArgs) error {
 	return result(pod, lease, args.Netns).print(p.Stdout, conf.CNIVersion)
 }
 
-// allocate returns the lease of the request, a new one if it has none.
-func (p Plugin) allocate(s store, r Request, config Config) (lease Lease, isNew bool, err error) {
+func hostPorts(conf netConf) ([]HostPort, error) {
+	ports, err := parseHostPorts(conf.RuntimeConfig)
+	if err != nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	}
+	return ports, nil
+}
+
+// allocate returns the lease of the request, a new one if it has none. Its host ports come and go with it, in one file.
+func (p Plugin) allocate(s store, r Request, config Config, pod string, ports []HostPort) (lease Lease, isNew bool, err error) {
 	err = s.update(func(l *Leases) (bool, error) {
-		var found bool
-		if lease, found = l.Find(r); found {
-			return false, nil
+		if _, found := l.Find(r); !found {
+			if _, err := l.Allocate(r, config.PodCIDRs, p.Now()); err != nil {
+				return false, err
+			}
+			isNew = true
 		}
-		lease, err = l.Allocate(r, config.PodCIDRs, p.Now())
-		isNew = err == nil
-		return isNew, err
+		changed := l.SetHostPorts(r, pod, ports)
+		lease, _ = l.Find(r)
+		return isNew || changed, nil
 	})
 	switch {
 	case err == nil:
@@ -117,6 +131,10 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 		return err
 	}
 	request := Request{args.ContainerID, args.IfName}
+	ports, err := hostPorts(conf)
+	if err != nil {
+		return err
+	}
 	var lease Lease
 	var found bool
 	err = conf.store().update(func(l *Leases) (bool, error) {
@@ -128,6 +146,9 @@ func (p Plugin) Check(args *skel.CmdArgs) error {
 	}
 	if !found {
 		return types.NewError(types.ErrUnknownContainer, "the container has no address", "")
+	}
+	if !slices.Equal(lease.HostPorts, ports) {
+		return types.NewError(CodeNotAsAdded, "the container has other host ports", fmt.Sprintf("%v, not %v", lease.HostPorts, ports))
 	}
 	// The MTU may have changed since: pods keep theirs.
 	missing, err := link.CheckPod(context.Background(), args.Netns, Build(request, lease, config))

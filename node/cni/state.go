@@ -34,6 +34,10 @@ type Lease struct {
 	Addresses []netip.Addr `json:"addresses"`
 	// Since is when it was given, as time since the machine booted.
 	Since Uptime `json:"since"`
+	// HostPorts are the ports of the node that lead to this pod.
+	HostPorts []HostPort `json:"hostPorts,omitempty"`
+	// Pod is NAMESPACE/NAME of who has them, empty if there are none, or the runtime did not say.
+	Pod string `json:"pod,omitempty"`
 }
 
 // Config is what the agent knows and the plugin needs, in a file that the agent replaces when it changes.
@@ -102,6 +106,11 @@ type netConf struct {
 	// BootIDFile tells one boot of the machine from another.
 	BootIDFile string `json:"bootIDFile"`
 
+	// Capabilities are what the runtime may hand over in RuntimeConfig; they stand in the list only.
+	Capabilities map[string]bool `json:"capabilities,omitempty"`
+	// RuntimeConfig has what is about one pod: see parseHostPorts. It is not read by DEL and GC, which must work whatever
+	// it holds.
+	RuntimeConfig json.RawMessage `json:"runtimeConfig,omitempty"`
 	// ValidAttachments comes with GC only.
 	ValidAttachments []types.GCAttachment `json:"cni.dev/valid-attachments,omitempty"`
 	// PrevResult comes with CHECK and DEL: what ADD returned.

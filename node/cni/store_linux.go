@@ -15,6 +15,9 @@ import (
 	"hythe.dev/hythe/internal/atomicfile"
 )
 
+// LeasesFile is where the leases are, for whoever waits for changes: the file is replaced by rename.
+func LeasesFile(dataDir string) string { return openStore(dataDir, "").file() }
+
 // BootIDFile is where the kernel tells one boot from another.
 const BootIDFile = "/proc/sys/kernel/random/boot_id"
 

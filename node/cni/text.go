@@ -21,6 +21,9 @@ func (l *Leases) String() string {
 			words = append(words, a.String())
 		}
 		fmt.Fprintf(&b, "lease %s container %s interface %s link %s\n", strings.Join(words, " "), e.ContainerID, e.IfName, HostName(e.Request))
+		for _, p := range e.HostPorts {
+			fmt.Fprintf(&b, "  host port %s\n", p)
+		}
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(l.Freed), netip.Addr.Compare) {
 		fmt.Fprintf(&b, "freed %s at %s after boot\n", a, time.Duration(l.Freed[a]).Round(time.Second))

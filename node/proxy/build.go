@@ -38,6 +38,7 @@ func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 		}
 	})
 	problems = append(problems, faults...)
+	problems = append(problems, state.addHostPorts(self, settings)...)
 	return state, model.SortProblems(problems)
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -44,6 +45,8 @@ func TestBuild(t *testing.T) {
 		if class, ok := strings.CutPrefix(strings.TrimSpace(string(archive.Comment)), "--balancer-class "); ok {
 			settings.BalancerClasses = strings.Fields(class)
 		}
+		settings.HostPorts = hostPorts(t, archive)
+		settings.LocalAddresses = s.Nodes[self].Addresses
 		state, problems := proxy.Build(s, self, settings)
 		got := state.String()
 		for _, p := range problems {
@@ -55,6 +58,41 @@ func TestBuild(t *testing.T) {
 		}
 		archive.Want(t, "want", got)
 	})
+}
+
+// hostPorts reads lines such as "tcp 192.168.1.11:8080 10.244.1.2,fd00::2:80 default/web"; "*" is all addresses.
+func hostPorts(t *testing.T, archive *golden.Archive) (out []proxy.HostPort) {
+	for _, f := range archive.Files {
+		if f.Name != "hostports" {
+			continue
+		}
+		for line := range strings.Lines(string(f.Data)) {
+			words := strings.Fields(line)
+			split := func(s string) (string, uint16) {
+				i := strings.LastIndex(s, ":")
+				port, err := strconv.ParseUint(s[i+1:], 10, 16)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s[:i], uint16(port)
+			}
+			p := proxy.HostPort{Protocol: map[string]proxy.Protocol{"tcp": proxy.TCP, "udp": proxy.UDP}[words[0]]}
+			host, port := split(words[1])
+			if p.Port = port; host != "*" {
+				p.Addr = netip.MustParseAddr(host)
+			}
+			pods, port := split(words[2])
+			p.PodPort = port
+			for pod := range strings.SplitSeq(pods, ",") {
+				p.Pods = append(p.Pods, netip.MustParseAddr(pod))
+			}
+			if len(words) > 3 {
+				p.Owner.Namespace, p.Owner.Name, _ = strings.Cut(words[3], "/")
+			}
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // TestBuildServiceAgrees builds a snapshot Service by Service and finds the same as Build.

@@ -39,7 +39,7 @@ func (s *State) addServices(keys []model.Key, build func(model.Key, State) []mod
 // clone copies the maps of s, which hold no Service yet: they are small.
 func (s *State) clone() State {
 	return State{
-		Frontends: maps.Clone(s.Frontends), Owners: maps.Clone(s.Owners), Addresses: maps.Clone(s.Addresses), Pings: maps.Clone(s.Pings),
+		Frontends: maps.Clone(s.Frontends), Owners: maps.Clone(s.Owners), HostPorts: maps.Clone(s.HostPorts), Addresses: maps.Clone(s.Addresses), Pings: maps.Clone(s.Pings),
 		PodRanges: maps.Clone(s.PodRanges), Hairpins: maps.Clone(s.Hairpins), Overlays: maps.Clone(s.Overlays),
 	}
 }

@@ -5,7 +5,8 @@
 //
 //	 client ──> 203.0.113.10 tcp 80 ──┐  Frontend                Backends
 //	 pod ─────> 10.96.0.10   tcp 80 ──┼─────────────> 10.244.1.2:8080, 10.244.2.2:8080
-//	 client ──> any node    tcp 30080 ┘
+//	 client ──> any node    tcp 30080 ┤
+//	 client ──> this node   tcp 8080  ┘  (a pod's hostPort: its one pod, on this node)
 //
 // Build is pure and works Service by Service. What each kind of frontend is given:
 //
@@ -21,6 +22,9 @@
 // of the VIP's family lets nobody in. They hold for pods too, and not for ClusterIP and NodePort.
 //
 // Of two Services that claim one frontend the older one has it.
+//
+// A host port of a pod is a frontend too: at an address of this node, or at all of them and at 127.0.0.1. It is given after
+// the Services, whose frontends it does not take.
 //
 // VIPs come from AddressClaims alone: nothing that a tenant can write (status, externalIPs) makes an address ours.
 package proxy

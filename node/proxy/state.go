@@ -19,8 +19,25 @@ type Settings struct {
 	// Services are served as kube-proxy does: those of ipMode VIP, not those of ipMode Proxy (KEP-1860). "*" stands for each
 	// class and for none, "" for none. By default no status is believed: who may write one could take any address.
 	BalancerClasses []string
-	// OwnPorts are the ports of nodes that no endpoint may have.
+	// OwnPorts are the ports of nodes that no endpoint may have, and no pod as its host port.
 	OwnPorts model.OwnPorts
+	// HostPorts are those of this node's pods, the oldest first: of two that claim one frontend the older one has it.
+	HostPorts []HostPort
+	// LocalAddresses are all addresses of this node: no host port may have another one.
+	LocalAddresses []netip.Addr
+}
+
+// A HostPort is a port of this node that leads to one of its pods (ports[].hostPort of a container).
+type HostPort struct {
+	// Addr is an address of the node. The zero Addr is all of them, an unspecified one all of its family.
+	Addr     netip.Addr
+	Protocol Protocol
+	Port     uint16
+	// Pods are the pod's addresses, at most one of each family, and PodPort the port there.
+	Pods    []netip.Addr
+	PodPort uint16
+	// Owner names the pod; the zero Key if that is not known.
+	Owner model.Key
 }
 
 // DefaultSettings returns the settings that hold where nothing else is said.
@@ -103,6 +120,8 @@ type State struct {
 	Frontends map[Frontend]Backends
 	// Owners are the Services that the frontends belong to. The kernel does not know them.
 	Owners map[Frontend]model.Key
+	// HostPorts are the pods that frontends belong to, the zero Key where the name is not known.
+	HostPorts map[Frontend]model.Key
 	// Addresses are the Services' own addresses, ClusterIPs and VIPs. What goes to one and is no frontend, or one
 	// without endpoints, is refused, and never forwarded.
 	Addresses Set[netip.Addr]
@@ -121,6 +140,7 @@ func newState() State {
 	return State{
 		Frontends: map[Frontend]Backends{},
 		Owners:    map[Frontend]model.Key{},
+		HostPorts: map[Frontend]model.Key{},
 		Addresses: Set[netip.Addr]{},
 		Pings:     map[netip.Addr]netip.Addr{},
 		PodRanges: Set[netip.Prefix]{},

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"hythe.dev/hythe/internal/model"
 )
 
 // String is "10.96.0.10 tcp 80", or "nodeport4 tcp 30080".
@@ -27,6 +29,9 @@ func (s State) WriteText(w io.Writer) {
 	for _, f := range slices.SortedFunc(maps.Keys(s.Frontends), Frontend.Compare) {
 		b := s.Frontends[f]
 		fmt.Fprint(w, f, from(b.Sources))
+		if pod, is := s.HostPorts[f]; is {
+			fmt.Fprintf(w, " host port of %s", podName(pod))
+		}
 		if b.Affinity > 0 {
 			fmt.Fprintf(w, " sticky for %v", b.Affinity)
 		}
@@ -56,6 +61,13 @@ func (s State) WriteText(w io.Writer) {
 	for _, name := range slices.Sorted(maps.Keys(s.Overlays)) {
 		fmt.Fprintf(w, "overlay %s\n", name)
 	}
+}
+
+func podName(k model.Key) string {
+	if k == (model.Key{}) {
+		return "a pod"
+	}
+	return "pod " + k.String()
 }
 
 // from is " from 192.0.2.0/24", empty where everybody may come.

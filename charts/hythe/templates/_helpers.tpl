@@ -105,8 +105,10 @@ metadata:
     {{- include "hythe.labels" $root | nindent 4 }}
   annotations:
     {{- include "hythe.hook" . | nindent 4 }}
+    # What a step says is lost with its pod otherwise.
+    helm.sh/hook-output-log-policy: {{ .output | default "hook-failed" }}
 spec:
-  backoffLimit: 2
+  backoffLimit: {{ .retries | default 2 }}
   template:
     metadata:
       labels:
@@ -119,8 +121,15 @@ spec:
       restartPolicy: Never
       {{- include "hythe.podCommon" $root | nindent 6 }}
       nodeSelector: {kubernetes.io/os: linux}
+      # A cluster without network is no obstacle, and a dead node is no place: it has the taint unreachable.
       tolerations:
-      - {operator: Exists}
+      {{- range list "node-role.kubernetes.io/control-plane" "node.kubernetes.io/not-ready" "node.kubernetes.io/network-unavailable"
+        "node.kubernetes.io/unschedulable" }}
+      - {key: {{ . }}, operator: Exists}
+      {{- end }}
+      {{- with $root.Values.controller.tolerations }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
       containers:
       - name: step
         image: {{ include "hythe.image" $root }}

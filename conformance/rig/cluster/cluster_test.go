@@ -138,3 +138,15 @@ func TestPathsAreInDir(t *testing.T) {
 		}
 	}
 }
+
+// TestOwns says that a namespace of somebody else, whose processes "down" would kill, is not the rig's.
+func TestOwns(t *testing.T) {
+	for name, want := range map[string]bool{
+		"hc-lan": true, "hc-router": true, "hc-client": true, "hc-control": true, "hc-node1": true, "hc-node6": true,
+		"hc-": false, "hc-node": false, "hc-node0": false, "hc-node7": false, "hc-node01": false, "hc-host": false, "hc-1": false, "lan": false, "node1": false,
+	} {
+		if got := Owns(name); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}

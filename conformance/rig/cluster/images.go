@@ -1,17 +1,26 @@
 package cluster
 
-// Names of the images that the rig builds. Those of the e2e tests are the ones of test/utils/image/manifest.go of
-// Kubernetes 1.36.3; the tests that want them run the commands of agnhost's image.
+// Registry stands before the names of all images of the rig. Nothing is fetched from there: the rig builds them itself.
+const Registry = "hythe.dev/rig"
+
+// Names of the images that the rig builds. Names and tags of the e2e tests' are those of test/utils/image/manifest.go of
+// Kubernetes 1.36.3, with Registry in the place of theirs (see TestRegistries); the tests that want them run the commands of
+// agnhost's image.
 const (
-	PauseImage   = "registry.k8s.io/pause:3.10.2"
-	CoreDNSImage = "registry.k8s.io/coredns/coredns:v1.14.7"
-	AgnhostImage = "registry.k8s.io/e2e-test-images/agnhost:2.63.0"
+	PauseImage   = Registry + "/pause:3.10.2"
+	CoreDNSImage = Registry + "/coredns:v1.14.7"
+	AgnhostImage = Registry + "/agnhost:2.63.0"
 )
+
+// TestRegistries is the file that e2e.test reads with KUBE_TEST_REPO_LIST: where it takes its images from.
+func TestRegistries() string {
+	return "gcRegistry: " + Registry + "\npromoterE2eRegistry: " + Registry + "\n"
+}
 
 // AgnhostAliases are further names of agnhost's image.
 func AgnhostAliases() []string {
 	return []string{
-		"registry.k8s.io/e2e-test-images/busybox:1.37.0-1",
-		"registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0",
+		Registry + "/busybox:1.37.0-1",
+		Registry + "/glibc-dns-testing:2.0.0",
 	}
 }

@@ -135,8 +135,19 @@ func (c Cluster) Binary(name string) string { return filepath.Join(c.Binaries, n
 // Namespace is the name under /run/netns of a machine.
 func Namespace(machine string) string { return prefix + machine }
 
-// Owns says whether a name under /run/netns is of the rig.
-func Owns(name string) bool { return strings.HasPrefix(name, prefix) }
+// Owns says whether a name under /run/netns is of the rig: one of its machines, not whatever begins alike.
+func Owns(name string) bool {
+	machine, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return false
+	}
+	if slices.Contains([]string{Client, Router, LAN, Control}, machine) {
+		return true
+	}
+	number, ok := strings.CutPrefix(machine, "node")
+	i, err := strconv.Atoi(number)
+	return ok && err == nil && strconv.Itoa(i) == number && i >= 1 && i <= MaxNodes
+}
 
 // mac is an address that a reader of a packet capture recognises: segment and host.
 func mac(segment, host byte) net.HardwareAddr {

@@ -51,6 +51,9 @@ type Clients struct {
 	Custom dynamic.Interface // for kinds that the API serves untyped
 }
 
+// FieldManager is how the API server names what Hythe wrote in managedFields: the begin of the User-Agent.
+const FieldManager = v1alpha1.FieldManager
+
 // Connect makes clients; it opens no connection yet. A connection that is silent for ping, and for as long again
 // when asked, is given up: half-dead ones would else stay for many minutes.
 func Connect(config *rest.Config, ping time.Duration) (*Clients, error) {
@@ -64,7 +67,7 @@ func Connect(config *rest.Config, ping time.Duration) (*Clients, error) {
 		}
 	}
 	config = rest.CopyConfig(config)
-	config.UserAgent = "hythe"
+	config.UserAgent = FieldManager
 	config.QPS = -1 // the server's priority and fairness is the judge
 	tls, err := rest.TLSConfigFor(config)
 	if err != nil {

@@ -31,7 +31,7 @@ func Documents(name string, data []byte) ([]metav1.Object, []model.Problem) {
 	var problems []model.Problem
 	bad := func(n int, err error) {
 		problems = append(problems, model.Problemf(model.ObjectRef{Kind: "File", Name: name}, "Unreadable",
-			"document %d: %v; correct it, it is left out until then", n, err))
+			"document %d: %v; correct it, until then nothing new is taken from it", n, err))
 	}
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	for n := 1; ; n++ {

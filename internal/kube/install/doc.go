@@ -4,5 +4,5 @@
 //	upgrade ─────> Definitions ──> API server: CustomResourceDefinitions, which Helm leaves as they were
 //	uninstall ───> Stop ─────────> no controller writes claims and status, so that hythe controller release can end them
 //	               Gone ─────────> no pod of Hythe runs any more
-//	               DaemonSetReady ─> each node was cleaned
+//	               DaemonSetReady ─> each node was cleaned, but those that are not Ready
 package install

@@ -19,6 +19,7 @@ import (
 
 var (
 	definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	nodes       = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 	pods        = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	deployments = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	reports     = schema.GroupVersionResource{Group: "hythe.dev", Version: "v1alpha1", Resource: "reports"}
@@ -76,8 +77,11 @@ func (c *Cluster) Stop(ctx context.Context, namespace, name string) error {
 	return nil
 }
 
-// Gone waits until namespace has no pod with the labels of selector. What the API server fails to answer is asked again
-// until ctx is done.
+// overdue is how long after its time a pod counts as gone: its kubelet does not answer, and nobody else ends it.
+const overdue = 30 * time.Second
+
+// Gone waits until namespace has no pod with the labels of selector; one that should have ended long ago, as those of a
+// dead node, is not waited for. What the API server fails to answer is asked again until ctx is done.
 func (c *Cluster) Gone(ctx context.Context, namespace, selector string) error {
 	return until(ctx, func(ctx context.Context) error {
 		list, err := c.client.Resource(pods).Namespace(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
@@ -86,6 +90,9 @@ func (c *Cluster) Gone(ctx context.Context, namespace, selector string) error {
 		}
 		names := make([]string, 0, len(list.Items))
 		for _, p := range list.Items {
+			if end := p.GetDeletionTimestamp(); end != nil && time.Since(end.Time) > overdue {
+				continue
+			}
 			names = append(names, p.GetName())
 		}
 		if len(names) > 0 {
@@ -102,29 +109,6 @@ func (c *Cluster) DeleteReports(ctx context.Context) error {
 		return fmt.Errorf("delete Reports: %w", err)
 	}
 	return nil
-}
-
-// DaemonSetReady waits until each pod of a DaemonSet is ready, on all nodes that it is for. One that does not exist has
-// none.
-func (c *Cluster) DaemonSetReady(ctx context.Context, namespace, name string) error {
-	return until(ctx, func(ctx context.Context) error {
-		o, err := c.client.Resource(daemonSets).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("get DaemonSet %s/%s: %w", namespace, name, err)
-		}
-		number := func(fields ...string) int64 {
-			n, _, _ := unstructured.NestedInt64(o.Object, fields...)
-			return n
-		}
-		wanted, ready := number("status", "desiredNumberScheduled"), number("status", "numberReady")
-		if number("status", "observedGeneration") != o.GetGeneration() || ready < wanted {
-			return fmt.Errorf("wait for DaemonSet %s/%s: it is ready on %d of %d nodes", namespace, name, ready, wanted)
-		}
-		return nil
-	})
 }
 
 // until calls check until it returns nil. When ctx is done it returns the last error.

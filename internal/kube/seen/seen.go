@@ -9,13 +9,13 @@
 //	    └──────────> kube.Files <─────────────┘   creationTimestamp of each object that has none of its own
 //
 // An object that is not noted yet is newer than all that are (model.CompareAge puts those without a time last). One that
-// is deleted is forgotten: when it comes again it is new, as with an API server.
+// is deleted is forgotten: when it comes again it is new, as with an API server. If the file is lost, who reads it keeps what
+// was in it, and a controller that starts goes by who holds something (Recover).
 package seen
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -40,40 +40,88 @@ func Key(kind string, key model.Key) string {
 }
 
 // Next returns what is to be remembered after s was seen at the time now. It does not change t. Objects that came together
-// get one time, and no later one ever an earlier time, whatever the clock does. While a file cannot be read nothing is
-// forgotten: its objects may be there still.
-func (t Times) Next(s *model.Snapshot, now time.Time) Times {
+// get one time, and no later one ever an earlier time, whatever the clock does.
+//
+// last is the Snapshot of the Next that returned t, nil when t is of another process. While a file cannot be read, what
+// last did not have is not forgotten: it may be in that file, which never was whole to this process. What last had is
+// deleted: a file that becomes unreadable keeps its objects in the Snapshot. So a file that stays broken keeps few times.
+func (t Times) Next(last, s *model.Snapshot, now time.Time) Times {
 	next := Times{}
 	if slices.ContainsFunc(s.Problems, func(p model.Problem) bool { return p.Object.Kind == "File" }) {
 		maps.Copy(next, t)
+		each(last, func(key string, _ time.Time) { delete(next, key) })
 	}
+	now = t.after(now)
+	each(s, func(key string, created time.Time) {
+		if at, ok := t[key]; ok {
+			next[key] = at
+		} else if created.IsZero() {
+			next[key] = now
+		}
+	})
+	return next
+}
+
+// each calls note with the Key and the creation time of each object of s, which may be nil.
+func each(s *model.Snapshot, note func(key string, created time.Time)) {
+	if s == nil {
+		return
+	}
+	for key, o := range s.Ingresses {
+		note(Key("Ingress", key), o.CreationTimestamp.Time)
+	}
+	for key, o := range s.Services {
+		note(Key("Service", key), o.CreationTimestamp.Time)
+	}
+	for name, o := range s.Pools {
+		note(Key("AddressPool", model.Key{Name: name}), o.CreationTimestamp.Time)
+	}
+	for name, o := range s.Nodes {
+		note(Key("Node", model.Key{Name: name}), o.Created)
+	}
+}
+
+// Recover returns t with what holds something of s and has no time, as if it came now, but after all of t: what comes to it by
+// Next is younger. It is for times that were lost; s is what was written of addresses and claims of them. It does not
+// change t.
+func (t Times) Recover(s *model.Snapshot, now time.Time) Times {
+	next := maps.Clone(t)
+	if next == nil {
+		next = Times{}
+	}
+	now = t.after(now)
+	note := func(kind string, key model.Key, holds bool) {
+		if k := Key(kind, key); holds && t[k].IsZero() {
+			next[k] = now
+		}
+	}
+	for key, o := range s.Ingresses {
+		note("Ingress", key, len(o.Status.LoadBalancer.Ingress) > 0)
+	}
+	for key, o := range s.Services {
+		note("Service", key, len(o.Status.LoadBalancer.Ingress) > 0)
+	}
+	for name, o := range s.Pools {
+		note("AddressPool", model.Key{Name: name}, o.Status.Claimed > 0)
+	}
+	for _, o := range s.Claims {
+		note("AddressPool", model.Key{Name: o.Spec.Pool}, o.Spec.Pool != "")
+		for _, service := range o.Spec.Services {
+			note("Service", model.Key{Namespace: service.Namespace, Name: service.Name}, true)
+		}
+	}
+	return next
+}
+
+// after is now, or later if that is not after all of t.
+func (t Times) after(now time.Time) time.Time {
 	now = now.UTC().Truncate(time.Microsecond)
 	for _, at := range t {
 		if !at.Before(now) {
 			now = at.Add(time.Microsecond)
 		}
 	}
-	note := func(kind string, key model.Key, created time.Time) {
-		k := Key(kind, key)
-		if at, ok := t[k]; ok {
-			next[k] = at
-		} else if created.IsZero() {
-			next[k] = now
-		}
-	}
-	for key, o := range s.Ingresses {
-		note("Ingress", key, o.CreationTimestamp.Time)
-	}
-	for key, o := range s.Services {
-		note("Service", key, o.CreationTimestamp.Time)
-	}
-	for name, o := range s.Pools {
-		note("AddressPool", model.Key{Name: name}, o.CreationTimestamp.Time)
-	}
-	for name, o := range s.Nodes {
-		note("Node", model.Key{Name: name}, o.Created)
-	}
-	return next
+	return now
 }
 
 // ConfigMap is the object that File holds.
@@ -105,12 +153,9 @@ func Parse(data []byte) (Times, error) {
 	return t, errors.Join(errs...)
 }
 
-// Read reads a File. One that does not exist is empty.
+// Read reads a File. With an error, fs.ErrNotExist among them, it returns what could be read.
 func Read(path string) (Times, error) {
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Times{}, nil
-	}
 	if err != nil {
 		return Times{}, fmt.Errorf("read when objects came: %w", err)
 	}

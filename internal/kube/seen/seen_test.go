@@ -32,22 +32,26 @@ func TestNext(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		before Times
+		last   *model.Snapshot
 		s      *model.Snapshot
 		now    time.Time
 		want   Times
 	}{
-		{"the first", nil, snapshot("a", "b"), at(1), Times{a: at(1), b: at(1)}},
-		{"a newcomer", Times{a: at(1)}, snapshot("a", "b"), at(2), Times{a: at(1), b: at(2)}},
-		{"what it has of us it keeps", Times{a: at(1)}, stamped, at(2), Times{a: at(1), b: at(2)}},
-		{"what has a time of its own needs none", nil, explicit, at(2), Times{a: at(2), b: at(2)}},
-		{"gone", Times{a: at(1), b: at(2)}, snapshot("b"), at(3), Times{b: at(2)}},
-		{"a file cannot be read", Times{a: at(1), b: at(2)}, broken, at(3), Times{a: at(1), b: at(2)}},
-		{"a clock that was set back", Times{a: at(50)}, snapshot("a", "b"), at(2), Times{a: at(50), b: at(50).Add(time.Microsecond)}},
-		{"one second", Times{a: at(1)}, snapshot("a", "b"), at(1), Times{a: at(1), b: at(1).Add(time.Microsecond)}},
+		{"the first", nil, nil, snapshot("a", "b"), at(1), Times{a: at(1), b: at(1)}},
+		{"a newcomer", Times{a: at(1)}, snapshot("a"), snapshot("a", "b"), at(2), Times{a: at(1), b: at(2)}},
+		{"what it has of us it keeps", Times{a: at(1)}, snapshot("a"), stamped, at(2), Times{a: at(1), b: at(2)}},
+		{"what has a time of its own needs none", nil, nil, explicit, at(2), Times{a: at(2), b: at(2)}},
+		{"gone", Times{a: at(1), b: at(2)}, snapshot("a", "b"), snapshot("b"), at(3), Times{b: at(2)}},
+		{"gone while there was no controller", Times{a: at(1), b: at(2)}, nil, snapshot("b"), at(3), Times{b: at(2)}},
+		{"a file cannot be read", Times{a: at(1), b: at(2)}, nil, broken, at(3), Times{a: at(1), b: at(2)}},
+		{"nor later", Times{a: at(1), b: at(2)}, broken, broken, at(3), Times{a: at(1), b: at(2)}},
+		{"a file cannot be read, and an object of another is gone", Times{a: at(1), b: at(2)}, snapshot("a", "b"), broken, at(3), Times{b: at(2)}},
+		{"a clock that was set back", Times{a: at(50)}, snapshot("a"), snapshot("a", "b"), at(2), Times{a: at(50), b: at(50).Add(time.Microsecond)}},
+		{"one second", Times{a: at(1)}, snapshot("a"), snapshot("a", "b"), at(1), Times{a: at(1), b: at(1).Add(time.Microsecond)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := maps.Clone(tt.before)
-			if is := tt.before.Next(tt.s, tt.now); !maps.Equal(is, tt.want) {
+			if is := tt.before.Next(tt.last, tt.s, tt.now); !maps.Equal(is, tt.want) {
 				t.Errorf("it is %v, want %v", is, tt.want)
 			}
 			if !maps.Equal(before, tt.before) {

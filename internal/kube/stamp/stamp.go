@@ -21,7 +21,8 @@ type Stamp struct {
 	Identity
 }
 
-// An Identity is the same for a file that was written in place, and another for one that took its name by a rename. The
+// An Identity is the same for a file that was written in place, and another for one that took its name by a rename or was
+// made anew. The
 // time of birth is in it since a file system gives the inode of a removed file to the next one. File systems that have
 // none leave it zero.
 type Identity struct {

@@ -1,6 +1,7 @@
 package stamp
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,7 +10,7 @@ import (
 
 func of(t *testing.T, path string) Stamp {
 	t.Helper()
-	s, err := Of(path)
+	s, _, err := Of(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +56,35 @@ func TestReusedInode(t *testing.T) {
 		}
 	}
 	t.Skip("this file system gives no inode twice")
+}
+
+// TestRenamed: only what was renamed looks so. A rename shows when the kernel's clock ticked since the last write.
+func TestRenamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for range 100 {
+		if _, err := file.WriteString("piece\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, renamed, err := Of(path); err != nil || renamed {
+			t.Fatalf("a file that is being written looks renamed (error %v)", err)
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if err := errors.Join(os.Rename(path, path+".new"), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+		if _, renamed, err := Of(path); err != nil || renamed {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a file that was renamed does not look so")
+		}
+	}
 }
 
 func TestOver(t *testing.T) {

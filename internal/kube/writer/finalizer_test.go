@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -71,6 +72,13 @@ func TestFinalizer(t *testing.T) {
 		eventually(t, "an address of "+name, func() bool { return serviceIP(s, name) != "" })
 		if !slices.Contains(finalizers(s, name), v1alpha1.CleanupFinalizer) {
 			t.Errorf("%s has an address and no finalizer", name)
+		}
+	}
+	for name, own := range map[string]bool{"changed": true, "foreign": false} {
+		var live corev1.Service
+		code, body := s.Do(http.MethodGet, kubetest.Path("v1", "Service", "default", name), nil)
+		if err := json.Unmarshal(body, &live); code != http.StatusOK || err != nil || ownFinalizer(&live) != own {
+			t.Errorf("Hythe set the finalizer of %s: %v, want %v (%d, %v)", name, !own, own, code, err)
 		}
 	}
 	exists := func(kind, namespace, name string) bool {

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 
 	"hythe.dev/hythe/api/v1alpha1"
@@ -18,11 +20,17 @@ import (
 )
 
 // setStatus writes the status of Services, Ingresses and pools where the Snapshot has another one. Addresses in lost
-// are left out. It returns the Services whose addresses may stand in a status that could not be written.
-func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, errs *[]error) map[model.Key]bool {
-	late := w.setServices(ctx, s, d, lost, errs)
+// are left out. What names the addresses of a Service in late, whose claim could not be written, stays as it is: clients
+// use it, and the next attempt is near. It adds the Services to late whose addresses may stand in a status that could not
+// be written.
+func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, late map[model.Key]bool, errs *[]error) {
+	unclaimed := late[d.GatewayService]
+	w.setServices(ctx, s, d, lost, late, errs)
 	for _, key := range model.SortedKeys(s.Ingresses) {
 		ingress := s.Ingresses[key]
+		if _, served := d.Ingresses[key]; served && unclaimed {
+			continue
+		}
 		want := wantedIngress(s, d, key, ingress.Status.LoadBalancer.Ingress, lost)
 		if sameList(ingress.Status.LoadBalancer.Ingress, want) {
 			continue
@@ -54,30 +62,28 @@ func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lo
 			*errs = append(*errs, err)
 		}
 	}
-	return late
 }
 
-// setServices writes status and finalizer of Services, and returns those that could not be written.
-func (w *Writer) setServices(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, errs *[]error) map[model.Key]bool {
-	late := map[model.Key]bool{}
+// setServices writes status and finalizer of Services that are not in late, and adds those that could not be written.
+func (w *Writer) setServices(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, late map[model.Key]bool, errs *[]error) {
 	for _, key := range model.SortedKeys(d.Services) {
 		want := slices.DeleteFunc(slices.Clone(d.Services[key]), func(i corev1.LoadBalancerIngress) bool { return lost[i.IP] })
 		service := s.Services[key]
-		if service == nil {
+		if service == nil || late[key] {
 			continue
 		}
-		finalizer := d.Finalizers[key]
+		finalizer, yielded := d.Finalizers[key], slices.Contains(d.Yielded, key)
 		if len(want) == 0 && len(d.Services[key]) > 0 && !hasFinalizer(service) {
 			finalizer = false // it goes with a claim, and there is none yet
 		}
-		if sameList(service.Status.LoadBalancer.Ingress, want) && hasFinalizer(service) == finalizer {
+		if sameList(service.Status.LoadBalancer.Ingress, want) && hasFinalizer(service) == finalizer && !yielded {
 			continue
 		}
 		err := updateStatus(ctx, w, "Service", key, &corev1.Service{}, func(live *corev1.Service) bool {
 			if live.UID != service.UID {
 				return false
 			}
-			changed := setFinalizer(live, finalizer)
+			changed := setFinalizer(live, finalizer && (!yielded || !ownFinalizer(live)))
 			if !sameList(live.Status.LoadBalancer.Ingress, want) {
 				live.Status.LoadBalancer.Ingress, changed = want, true
 			}
@@ -88,7 +94,6 @@ func (w *Writer) setServices(ctx context.Context, s *model.Snapshot, d Desired, 
 			late[key] = true
 		}
 	}
-	return late
 }
 
 // wantedIngress is what should stand in the status of an Ingress: what gateways serve it on or, where none does,
@@ -107,6 +112,14 @@ func wantedIngress(s *model.Snapshot, d Desired, key model.Key, now []networking
 
 func hasFinalizer(service *corev1.Service) bool {
 	return slices.Contains(service.Finalizers, v1alpha1.CleanupFinalizer)
+}
+
+// ownFinalizer says whether it was Hythe who set the finalizer, by what the API server notes of each writer (API concepts,
+// "Server-Side Apply", managedFields).
+func ownFinalizer(service *corev1.Service) bool {
+	return slices.ContainsFunc(service.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
+		return m.Manager == client.FieldManager && m.FieldsV1 != nil && strings.Contains(m.FieldsV1.GetRawString(), `"v:\"`+v1alpha1.CleanupFinalizer+`\"`)
+	})
 }
 
 // setFinalizer adds the finalizer, or takes it away, and reports whether that changed anything. None can be added to an

@@ -34,6 +34,9 @@ type Desired struct {
 	// Finalizers says which of Services carry v1alpha1.CleanupFinalizer. It is written with the status: who sees an
 	// address sees the finalizer.
 	Finalizers map[model.Key]bool
+	// Yielded are the Services that another controller serves from now on, and that carry the finalizer only if it was not
+	// Hythe who set it: the other may know nothing of finalizers, and the Service would wait for ever when it is deleted.
+	Yielded []model.Key
 	// Ingresses is status.loadBalancer.ingress of the Ingresses that gateways serve. From all others the addresses of
 	// GatewayService are taken away, and nothing else: further controllers may publish addresses of Hythe's.
 	Ingresses map[model.Key][]networkingv1.IngressLoadBalancerIngress
@@ -57,8 +60,9 @@ const ReasonClaimedByAnother = "ClaimedByAnother"
 const (
 	// goneFor is how long a node must be gone before its Reports are deleted.
 	goneFor = 5 * time.Minute
-	// reportAgain is how often a Report that did not change is looked for.
-	reportAgain = 5 * time.Minute
+	// reportAgain is how often a Report that did not change is looked for: as often as a kubelet writes its Lease. The leader
+	// bears it for somewhat longer that all Reports are deleted.
+	reportAgain = 10 * time.Second
 )
 
 // unseenFor is how long a Writer believes its own write more than a Snapshot that does not show it.
@@ -138,7 +142,8 @@ func (w *Writer) Set(ctx context.Context, s *model.Snapshot, d Desired) ([]model
 	var problems []model.Problem
 	var errs []error
 	news := slices.Clone(d.News)
-	lost := map[string]bool{} // addresses that somebody else got
+	lost := map[string]bool{}    // addresses that somebody else got
+	late := map[model.Key]bool{} // Services of which something could not be written
 	for _, claim := range d.Claims {
 		var problem *model.Problem
 		err := contain.Call(func() (err error) {
@@ -147,17 +152,19 @@ func (w *Writer) Set(ctx context.Context, s *model.Snapshot, d Desired) ([]model
 		})
 		if err != nil {
 			errs = append(errs, err)
+			for _, r := range claim.Spec.Services {
+				late[model.Key{Namespace: r.Namespace, Name: r.Name}] = true
+			}
 		}
-		if problem != nil {
+		switch {
+		case problem != nil:
 			problems = append(problems, *problem)
-		}
-		if err != nil || problem != nil {
 			lost[claim.Spec.Address] = true
-		} else if s.Claims[claim.Name] == nil {
+		case err == nil && s.Claims[claim.Name] == nil:
 			news = append(news, allocated(claim)...)
 		}
 	}
-	late := w.setStatus(ctx, s, d, lost, &errs)
+	w.setStatus(ctx, s, d, lost, late, &errs)
 	wanted := map[string]bool{}
 	for _, claim := range d.Claims {
 		wanted[claim.Name] = true

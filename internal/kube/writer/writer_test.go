@@ -48,6 +48,9 @@ func desired(s *model.Snapshot) Desired {
 	}
 	for _, o := range state.Services {
 		d.Services[o.Service], d.Finalizers[o.Service] = o.Ingress, o.Finalizer
+		if o.Yielded {
+			d.Yielded = append(d.Yielded, o.Service)
+		}
 	}
 	for _, o := range state.Ingresses {
 		d.Ingresses[o.Ingress] = o.Addresses

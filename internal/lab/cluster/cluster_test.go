@@ -3,6 +3,7 @@ package cluster
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -402,10 +403,21 @@ func TestFilesKeepLastGoodState(t *testing.T) {
 	path := filepath.Join(dir, "a.yaml")
 	put := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(path+".tmp", []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(path+".a", []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Rename(path+".tmp", path); err != nil {
+		// The rename shows when the kernel's clock ticked since the file was written.
+		deadline := time.Now().Add(10 * time.Second)
+		for renamed := false; !renamed; {
+			err := errors.Join(os.Rename(path+".a", path+".b"), os.Rename(path+".b", path+".a"))
+			if err == nil {
+				_, renamed, err = stamp.Of(path + ".a")
+			}
+			if err != nil || time.Now().After(deadline) {
+				t.Fatalf("the rename of a file does not show (error %v)", err)
+			}
+		}
+		if err := os.Rename(path+".a", path); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -440,6 +452,14 @@ func TestFilesKeepLastGoodState(t *testing.T) {
 	look(0, false, false, 1)
 	inPlace("kind: Service\napiVersion: v1\nmetadata: {name: only}\nspec: {}\n")
 	look(stamp.Wait, false, false, 1)
+	look(stamp.Wait, true, false, 1)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	look(0, false, false, 1)
+	// Made again: all names are there, and half of the last object.
+	inPlace("kind: Service\napiVersion: v1\nmetadata: {name: only}\n")
+	look(0, false, false, 1)
 	look(stamp.Wait, true, false, 1)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)

@@ -40,7 +40,7 @@ type file struct {
 }
 
 // Poll reads what changed since the last call. The error says what could not be read: the last good state of such a
-// file stays; of a file that never was good, what can be read is used. A file that is changed in place, or removed, is
+// file stays; of a file that never was good, what can be read is used. A file that is changed or made in place, or removed, is
 // believed when it has been so for stamp.Wait: to believe half of it would end pods.
 func (f *Files) Poll() (changed bool, err error) {
 	return f.poll(time.Now())
@@ -63,12 +63,12 @@ func (f *Files) poll(now time.Time) (changed bool, err error) {
 		if d.IsDir() || hidden || !isManifest(path) {
 			return nil
 		}
-		is, err := stamp.Of(path)
+		is, renamed, err := stamp.Of(path)
 		if err != nil {
 			return ignoreGone(err)
 		}
 		seen[path] = true
-		changed = f.read(path, is, now) || changed
+		changed = f.read(path, is, renamed, now) || changed
 		return nil
 	})
 	errs := []error{walkErr}
@@ -96,7 +96,7 @@ func isManifest(path string) bool {
 }
 
 // read reads one file if it changed and can be believed, and says whether it did.
-func (f *Files) read(path string, is stamp.Stamp, now time.Time) bool {
+func (f *Files) read(path string, is stamp.Stamp, renamed bool, now time.Time) bool {
 	old := f.files[path]
 	first := old == nil
 	if first {
@@ -108,11 +108,11 @@ func (f *Files) read(path string, is stamp.Stamp, now time.Time) bool {
 		return false
 	}
 	believed := first || old.doubt.Over(is, now, stamp.Wait)
-	if !believed && old.stamp.Identity == is.Identity {
+	if !believed && (!renamed || old.stamp.Identity == is.Identity) {
 		return false
 	}
 	docs, err := readFile(path)
-	if after, e := stamp.Of(path); !first && (e != nil || after != is) || !believed && err == nil && lacks(docs, old.docs) {
+	if after, _, e := stamp.Of(path); !first && (e != nil || after != is) || !believed && err == nil && lacks(docs, old.docs) {
 		return false
 	}
 	old.stamp, old.doubt = is, stamp.Doubt{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,9 +74,42 @@ func (b before) read() (map[string]setting, error) {
 	return all, nil
 }
 
+// Forwarders names the links of the namespace that tell of somebody else who forwards packets: bridges, as those of
+// container engines and virtual machines, and tunnels, if they are up. The overlay and the links of pods are none.
+func Forwarders() ([]string, error) {
+	s, err := currentSpace()
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	links, err := dump("links", s.nl.LinkList)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, l := range links {
+		at := l.Attrs()
+		if at.Flags&net.FlagUp == 0 || at.Name == OverlayName {
+			continue
+		}
+		switch l.Type() {
+		case "bridge", "openvswitch", "vxlan", "geneve", "wireguard", "tuntap", "tun", "ipip", "sit", "gre", "gretap", "ip6tnl", "ip6gre", "ip6gretap":
+			names = append(names, at.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// forwarding says whether a sysctl makes the node forward packets.
+func forwarding(name string) bool {
+	return name == "net/ipv4/ip_forward" || name == "net/ipv6/conf/all/forwarding"
+}
+
 // Restore gives sysctls back the values that a file of Remember has, and removes the file. A sysctl that somebody
-// changed since is left alone. It goes on after an error, and may be called again.
-func Restore(file string) error {
+// changed since is left alone, and so is forwarding if others need it: see Forwarders. It goes on after an error, and
+// may be called again.
+func Restore(file string, others bool) error {
 	all, err := before{file}.read()
 	if err != nil {
 		return err
@@ -83,6 +117,9 @@ func Restore(file string) error {
 	var errs []error
 	// Forwarding goes first, as the last in the order of names: to change it changes others, see ip-sysctl of the kernel.
 	for _, name := range slices.Backward(slices.Sorted(maps.Keys(all))) {
+		if others && forwarding(name) {
+			continue
+		}
 		is, err := os.ReadFile(filepath.Join("/proc/sys", name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // its interface is gone

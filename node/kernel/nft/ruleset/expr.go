@@ -89,6 +89,16 @@ func (f family) notLoopback() [][]byte {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: f.loopback}))
 }
 
+// toLoopback and fromLoopback match packets whose destination or source is a loopback address.
+func (f family) toLoopback() [][]byte   { return f.loopbackAt(f.daddr) }
+func (f family) fromLoopback() [][]byte { return f.loopbackAt(f.saddr) }
+
+func (f family) loopbackAt(offset uint32) [][]byte {
+	return concat(f.is(), marshal(
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(f.loopback)), DestRegister: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: f.loopback}))
+}
+
 // echoRequest matches ICMP echo requests.
 func (f family) echoRequest() [][]byte {
 	return concat(f.is(), protocol(f.icmp), marshal(
@@ -195,6 +205,13 @@ func inByPod() [][]byte {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(link.PodPrefix)},
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
 		&expr.Lookup{SourceRegister: reg, SetName: OverlaysSet, Invert: true})
+}
+
+// inByOther matches packets that came in by another interface than that of this name.
+func inByOther(name string) [][]byte {
+	return marshal(
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte(InterfaceName(name))})
 }
 
 // ctBits matches if one of the bits of a conntrack key is set.

@@ -51,7 +51,8 @@ func natPrerouting() nfnetlink.Chain {
 	return c
 }
 
-// spoofed drops what a pod sends from an address that is not its own, before conntrack notes it. Where strict reverse
+// spoofed drops, before conntrack notes it, what comes in for a loopback address, and what a pod sends from an address that
+// is not its own. Where strict reverse
 // path filtering is on it comes first, so that it counts; IPv6 has no other guard. A pod that takes an address asks
 // from the unspecified one whether it is free (RFC 4862 section 5.4.3), which no router forwards; newer kernels pass that
 // over by themselves.
@@ -62,7 +63,11 @@ func spoofed() nfnetlink.Chain {
 		if f.digit == "6" {
 			own = f.isNot(f.saddr, make([]byte, 16))
 		}
-		c.Rules = append(c.Rules, say("spoofed", f.is(), inByPod(), own, fromElsewhere(), count(Spoofed), drop()))
+		c.Rules = append(c.Rules,
+			// Before translation, which would let it in: a host port at a loopback address is this node's own, and
+			// route_localnet on the links of pods that have one opens no other. The kernel would not count it either.
+			say("loopback from elsewhere", f.toLoopback(), inByOther("lo"), drop()),
+			say("spoofed", f.is(), inByPod(), own, fromElsewhere(), count(Spoofed), drop()))
 	}
 	return c
 }
@@ -91,8 +96,9 @@ func filterForward() nfnetlink.Chain {
 	return c
 }
 
-// dispatch goes to the pick of a frontend, if there is one for sources inside, or for everybody. No route_localnet:
-// NodePorts are not served at loopback addresses.
+// dispatch goes to the pick of a frontend, if there is one for sources inside, or for everybody. NodePorts are not served
+// at loopback addresses: endpoints elsewhere would take route_localnet on all links. Host ports there have frontends of
+// their own.
 func dispatch(inside bool) []nfnetlink.Rule {
 	var out []nfnetlink.Rule
 	for _, f := range families() {
@@ -151,7 +157,9 @@ func natPostrouting() nfnetlink.Chain {
 			f.load(f.daddr, f.after()), in(HairpinsSet+f.digit), masquerade()))
 	}
 	// The overlay's own name begins like those of the pods.
-	c.Rules = append(c.Rules, say("to a local pod", outByPrefix(link.PodPrefix), outByAny(OverlaysSet, false), accept()))
+	c.Rules = append(c.Rules,
+		say("from loopback to a pod", outByPrefix(link.PodPrefix), families()[0].fromLoopback(), masquerade()),
+		say("to a local pod", outByPrefix(link.PodPrefix), outByAny(OverlaysSet, false), accept()))
 	for _, f := range families() {
 		ranges := PodRangesSet + f.digit
 		c.Rules = append(c.Rules,
