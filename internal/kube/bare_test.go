@@ -2,6 +2,7 @@ package kube
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,8 @@ func clientErrors(t *testing.T) {
 // waits.
 func TestKindNotServed(t *testing.T) {
 	clientErrors(t)
+	pool := map[string]any{"kind": "AddressPool", "apiVersion": v1alpha1.APIVersion,
+		"metadata": map[string]any{"name": "edge"}, "spec": map[string]any{"addresses": []string{"203.0.113.0/24"}}}
 	for _, bare := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeServer()
@@ -35,13 +38,20 @@ func TestKindNotServed(t *testing.T) {
 				if s != nil {
 					t.Errorf("a Snapshot without all kinds: %+v", s)
 				}
+				if p := w.Problems(); len(p) != 1 || p[0].Reason != ReasonKindNotServed || !strings.Contains(p[0].Message, "nothing is done until") {
+					t.Errorf("Problems %v of a process that waits for its first Snapshot", p)
+				}
+				f.set("addresspools", pool)
+				f.serve("")
+				if s = w.last(2 * time.Minute); s == nil || len(w.Problems()) != 0 {
+					t.Errorf("Snapshot %v, Problems %v when the kind is served", s, w.Problems())
+				}
 				return
 			}
 			if s == nil || len(s.Services) != 3 || reasons(s) != "KindNotServed" || w.FromCache() {
 				t.Fatalf("Snapshot %+v", s)
 			}
-			f.set("addresspools", map[string]any{"kind": "AddressPool", "apiVersion": v1alpha1.APIVersion,
-				"metadata": map[string]any{"name": "edge"}, "spec": map[string]any{"addresses": []string{"203.0.113.0/24"}}})
+			f.set("addresspools", pool)
 			f.serve("")
 			if s = w.last(10 * time.Second); len(s.Pools) != 1 || len(s.Problems) != 0 {
 				t.Errorf("pools %v, problems %v, when the kind is served", s.Pools, s.Problems)
