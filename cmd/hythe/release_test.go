@@ -13,7 +13,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/rest"
 
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/kubetest"
@@ -103,12 +102,6 @@ func TestReleaseWithoutKinds(t *testing.T) {
 	s := kubetest.Start(t)
 	path := kubetest.Path("v1", "Service", "default", "svc")
 	s.Apply(`{apiVersion: v1, kind: Service, metadata: {name: svc}, spec: {type: LoadBalancer, ports: [{port: 80}]}}`)
-	config := s.Config()
-	config.UserAgent = v1alpha1.FieldManager
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var svc corev1.Service
 	_, body := s.Do(http.MethodGet, path, nil)
 	if err := json.Unmarshal(body, &svc); err != nil {
@@ -116,10 +109,11 @@ func TestReleaseWithoutKinds(t *testing.T) {
 	}
 	svc.Finalizers = []string{v1alpha1.CleanupFinalizer}
 	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.10"}}
-	if body, err = json.Marshal(&svc); err != nil {
+	body, err := json.Marshal(&svc)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if code, answer := s.DoAs(client, http.MethodPut, path+"/status", body); code != http.StatusOK {
+	if code, answer := s.DoAs(s.As(v1alpha1.FieldManager), http.MethodPut, path+"/status", body); code != http.StatusOK {
 		t.Fatalf("write status: %d %s", code, answer)
 	}
 	r := releasing()

@@ -58,6 +58,18 @@ func (s *Server) DoAs(client *http.Client, method, path string, body []byte) (in
 	return response.StatusCode, data
 }
 
+// As is a client for DoAs with all rights, whose writes are noted in managedFields as manager's.
+func (s *Server) As(manager string) *http.Client {
+	s.tb.Helper()
+	config := s.Config()
+	config.UserAgent = manager
+	c, err := rest.HTTPClientFor(config)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return c
+}
+
 // admin is one client for all requests of an administrator.
 func (s *Server) admin() *http.Client {
 	s.tb.Helper()
