@@ -326,8 +326,9 @@ func TestReboot(t *testing.T) {
 	if l := n.leases(t); len(l.Leases) != 0 {
 		t.Errorf("leases after a reboot: %v", l)
 	}
-	if again := n.pod(t, "p0"); again.addr != first.addr {
-		t.Errorf("first address after a reboot: %v, want %v", again.addr, first.addr)
+	// Others may not know yet that the pod is gone, and would send to the new one.
+	if again := n.pod(t, "p0"); again.addr == first.addr {
+		t.Errorf("the first address after a reboot is that of another pod before: %v", again.addr)
 	}
 }
 

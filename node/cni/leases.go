@@ -60,6 +60,21 @@ func parseLeases(data []byte) (*Leases, error) {
 	return l, nil
 }
 
+// afterBoot are the leases when the machine has booted again: none, since no interface survived. What was in use, or at
+// rest, begins to rest at the boot: others may still send to it, and would meet another pod.
+func (l *Leases) afterBoot(id string) *Leases {
+	next := &Leases{BootID: id, Freed: map[netip.Addr]Uptime{}, Last: l.Last}
+	for _, lease := range l.Leases {
+		for _, a := range lease.Addresses {
+			next.Freed[a] = 0
+		}
+	}
+	for a := range l.Freed {
+		next.Freed[a] = 0
+	}
+	return next
+}
+
 // Find returns the lease of a request.
 func (l *Leases) Find(r Request) (Lease, bool) {
 	i := slices.IndexFunc(l.Leases, func(e Lease) bool { return e.Request == r })

@@ -81,6 +81,33 @@ func TestAllocateRest(t *testing.T) {
 	give(10, 1000*second, "none")
 }
 
+// TestAllocateAfterBoot boots the machine again: what was in use or at rest comes last, and not within 30 s of the boot.
+func TestAllocateAfterBoot(t *testing.T) {
+	l := &Leases{BootID: "b"}
+	p := ranges("10.1.2.0/29")
+	for i := range 4 {
+		if _, err := l.Allocate(request(i), p, 1000*second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Free(request(0), 1000*second)
+	l = l.afterBoot("c")
+	if l.BootID != "c" || len(l.Leases) != 0 {
+		t.Errorf("after a boot: %v", l)
+	}
+	for i, want := range []string{"10.1.2.5", "10.1.2.6"} {
+		if lease, err := l.Allocate(request(i), p, 5*second); err != nil || lease.Addresses[0].String() != want {
+			t.Errorf("got %v, %v, want %s", lease.Addresses, err, want)
+		}
+	}
+	if lease, err := l.Allocate(request(2), p, 5*second); !errors.Is(err, ErrResting) {
+		t.Errorf("5 s after the boot: %v, %v, of addresses of before", lease.Addresses, err)
+	}
+	if lease, err := l.Allocate(request(2), p, 31*second); err != nil || lease.Addresses[0].String() != "10.1.2.1" {
+		t.Errorf("31 s after the boot: %v, %v", lease.Addresses, err)
+	}
+}
+
 func TestAllocateSmall(t *testing.T) {
 	for _, test := range []struct {
 		prefix string

@@ -39,7 +39,7 @@ type store struct {
 func (s store) file() string { return filepath.Join(s.dir, "leases.json") }
 
 // update changes the leases: what change does to them is on disk when update returns nil, and not at all when it
-// returns an error. Leases of another boot are none: no interface survived.
+// returns an error. Leases of another boot are none (afterBoot).
 func (s store) update(change func(*Leases) (changed bool, err error)) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("make folder for leases: %w", err)
@@ -108,7 +108,7 @@ func (s store) load() (*Leases, error) {
 		return nil, fmt.Errorf("%w (in %s)", err, s.file())
 	}
 	if leases.BootID != boot {
-		return &Leases{BootID: boot}, nil
+		return leases.afterBoot(boot), nil
 	}
 	return leases, nil
 }
