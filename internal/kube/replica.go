@@ -370,7 +370,8 @@ func (r *replica) Delete(object any) error {
 	}
 	r.mu.Lock()
 	key := keyOf(o)
-	if r.custom() && r.objects[key] != nil {
+	// A pool that goes takes no address from anybody, but must give none either.
+	if r.custom() && r.kind != "AddressPool" && r.objects[key] != nil {
 		r.deletions.add(key, time.Now())
 		r.mu.Unlock()
 		return nil
