@@ -170,7 +170,7 @@ func (p *process) inspectors(component, node string, more map[string]run.Inspect
 const reportsApart = 500 * time.Millisecond
 
 // reportsAgain is how often a Report that did not change is given to the writer, who looks for it now and then.
-const reportsAgain = 5 * time.Second
+const reportsAgain = time.Minute
 
 func (p *process) sendReports(ctx context.Context) error {
 	w, err := writer.New(p.server, p.log)

@@ -22,13 +22,11 @@ const (
 	deletedMost = time.Second
 	// deletedRead is the same for those that only read a kind: who writes it may have written it again before.
 	deletedRead = 2 * time.Second
-	// deletedReports is the same for Reports, each of which its agent looks for every ten seconds.
-	deletedReports = 15 * time.Second
 	// servedTimeout bounds the question whether a kind is served.
 	servedTimeout = 5 * time.Second
 )
 
-// deletions are objects of one kind of Hythe's own that are deleted, as a watch told, and still in use. Who deletes a
+// deletions are claims that are deleted, as a watch told, and still in use. Who deletes a
 // CustomResourceDefinition deletes all its objects first, and only then the kind goes: nodes must not end all VIPs for that.
 type deletions struct {
 	keys  map[model.Key]bool
@@ -51,10 +49,7 @@ func (d *deletions) due(now time.Time, objects int, grace time.Duration) (decide
 
 // grace is how long the deletion of most objects waits.
 func (r *replica) grace() time.Duration {
-	switch {
-	case r.kind == "Report":
-		return deletedReports
-	case r.bare:
+	if r.bare {
 		return deletedRead
 	}
 	return deletedMost

@@ -117,29 +117,3 @@ spec: {address: 203.0.113.77, pool: edge, services: [{namespace: shop, name: web
 		}
 	}
 }
-
-// TestReportsDeleted deletes all Reports. An agent writes its own again within ten seconds: until then the last one counts.
-func TestReportsDeleted(t *testing.T) {
-	clientErrors(t)
-	synctest.Test(t, func(t *testing.T) {
-		report := map[string]any{"kind": "Report", "apiVersion": v1alpha1.APIVersion, "metadata": map[string]any{"name": "gateway-n1"}, "node": "n1"}
-		f := newFakeServer()
-		f.set("reports", report)
-		w := watchFake(t, f, APIOptions{Kinds: []string{"Report"}})
-		defer w.stop()
-		w.last(time.Second)
-		f.send("reports", "DELETED", report)
-		time.Sleep(11 * time.Second)
-		f.send("reports", "ADDED", report)
-		w.last(time.Minute)
-		f.send("reports", "DELETED", report)
-		w.last(time.Minute)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for i, s := range w.all {
-			if has := len(s.Reports) == 1; has != (i == 0) || len(w.all) != 2 {
-				t.Errorf("Snapshot %d of %d: %d Reports", i, len(w.all), len(s.Reports))
-			}
-		}
-	})
-}

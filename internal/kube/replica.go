@@ -370,8 +370,8 @@ func (r *replica) Delete(object any) error {
 	}
 	r.mu.Lock()
 	key := keyOf(o)
-	// A pool that goes takes no address from anybody, but must give none either.
-	if r.custom() && r.kind != "AddressPool" && r.objects[key] != nil {
+	// A pool that goes takes no address from anybody, but must give none either; and who gives all back waits for Reports to go.
+	if r.kind == "AddressClaim" && r.objects[key] != nil {
 		r.deletions.add(key, time.Now())
 		r.mu.Unlock()
 		return nil

@@ -60,9 +60,8 @@ const ReasonClaimedByAnother = "ClaimedByAnother"
 const (
 	// goneFor is how long a node must be gone before its Reports are deleted.
 	goneFor = 5 * time.Minute
-	// reportAgain is how often a Report that did not change is looked for: as often as a kubelet writes its Lease. The leader
-	// bears it for somewhat longer that all Reports are deleted.
-	reportAgain = 10 * time.Second
+	// reportAgain is how often a Report that did not change is looked for.
+	reportAgain = 5 * time.Minute
 )
 
 // unseenFor is how long a Writer believes its own write more than a Snapshot that does not show it.
