@@ -206,12 +206,12 @@ func (a *API) silentSince() (oldest time.Time) {
 }
 
 // problems says what is wrong with the connection and with what it brought. Each Snapshot has them.
-func (a *API) problems() []model.Problem {
-	var out []model.Problem
+func (a *API) problems(more ...model.Problem) []model.Problem {
+	out := more
 	if at := a.cachedAt.Load(); at != nil {
 		out = append(out, a.cacheProblem(*at))
 	} else {
-		out = a.Problems()
+		out = append(out, a.Problems()...)
 	}
 	if p := a.unkept.Load(); p != nil {
 		out = append(out, *p)
@@ -256,10 +256,10 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 
 // loop hands out Snapshots.
 func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run.Latest[[]metav1.Object]) {
-	w := newWorld()
+	w, d := newWorld(), newDisruption()
 	first := true
 	var said []model.Problem // with the last Snapshot
-	var early <-chan time.Time
+	var early, due <-chan time.Time
 	if a.cache != nil {
 		early = time.After(a.options.CacheAfter)
 	}
@@ -268,27 +268,34 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run
 		case <-ctx.Done():
 			return
 		case <-early:
-			if s := a.fromCache(); first && s != nil {
+			if s := a.fromCache(d); first && s != nil {
 				handle(s)
 			}
 			continue
 		case <-a.wake:
+		case <-due:
 		}
 		changes, ok := a.changes()
-		problems := a.problems()
-		if !ok || len(changes) == 0 && !first && slices.Equal(problems, said) {
+		if !ok {
 			continue
 		}
 		if first {
 			early = nil
+			a.recall(d, changes)
 			a.cachedAt.Store(nil)
-			problems = a.problems()
+		}
+		changes, due = a.doubt(d, changes)
+		problems := a.problems(d.problems(a.ref())...)
+		if len(changes) == 0 && !first && slices.Equal(problems, said) {
+			continue
+		}
+		if first {
 			a.log.Info("state received from the API server", "objects", len(changes))
 		}
 		first, said = false, problems
 		handle(withProblems(w.apply(changes), problems))
 		if a.cache != nil {
-			saved.Put(a.all())
+			saved.Put(d.inUse(a.all()))
 		}
 		select {
 		case <-ctx.Done():
@@ -359,8 +366,29 @@ func (a *API) confirm(ctx context.Context) {
 	}
 }
 
+// doubt returns what is to be used of some changes, and what tells when to look again.
+func (a *API) doubt(d *disruption, changes []change) ([]change, <-chan time.Time) {
+	now := time.Now()
+	late := slices.ContainsFunc(a.replicas, func(r *replica) bool { return r.kind == "Node" && r.late(now) })
+	changes = d.apply(changes, now, late)
+	if next := d.next(now); !next.IsZero() {
+		return changes, time.After(next.Sub(now))
+	}
+	return changes, nil
+}
+
+// recall looks in the cache for what was ready before most Nodes were Unknown, as a process that starts then finds them.
+func (a *API) recall(d *disruption, changes []change) {
+	if a.cache == nil || len(d.nodes) > 0 || !mostUnknown(changes) {
+		return
+	}
+	if objects, at, err := a.cache.load(); err == nil && time.Since(at) < silentRecall {
+		d.recall(objects, time.Now())
+	}
+}
+
 // fromCache returns the Snapshot that an earlier process left, nil if there is none.
-func (a *API) fromCache() *model.Snapshot {
+func (a *API) fromCache(d *disruption) *model.Snapshot {
 	objects, at, err := a.cache.load()
 	if err != nil {
 		a.log.Warn("the API server does not answer and there is no state of before", "error", err)
@@ -371,6 +399,7 @@ func (a *API) fromCache() *model.Snapshot {
 	a.cachedAt.Store(&at)
 	a.log.Warn("the API server does not answer: the state kept on this node is used until it does",
 		"age", time.Since(at).Round(time.Second), "objects", len(objects))
+	d.recall(objects, now)
 	changes := make([]change, 0, len(objects))
 	for _, o := range objects {
 		changes = append(changes, change{kind: kindOf(o), key: keyOf(o), object: o})

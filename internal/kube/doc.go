@@ -4,7 +4,7 @@
 //	manifests/*.yaml ──┐
 //	                   ├─ decode ──> objects ── assemble ──────────────┐
 //	state/*.yaml ──────┘                                               ├──> *model.Snapshot ──> handler
-//	API server ── list, watch ──> replica ── what changed ──> world ───┘
+//	API server ── list, watch ──> replica ── disruption ────> world ───┘
 //	           <── writer ── Desired (of the elected controller), Report (of each gateway and node)
 //
 // In file mode (Files) the manifests folder is written by people and the state folder by Hythe's processes and the

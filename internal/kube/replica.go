@@ -59,6 +59,7 @@ type replica struct {
 	lists   int       // complete lists so far
 	expired int       // watches that could not be continued (410)
 	asked   time.Time // since when a request waits for its answer; zero: none does
+	back    time.Time // when one was answered that had waited for silentLate or longer
 	failing time.Time // since when no watch can be opened; zero: the last one could
 	err     error     // why the last request failed
 	unknown bool      // the API server does not serve this kind, and that is borne
@@ -244,6 +245,9 @@ func (r *replica) answered(err error) {
 	}
 	r.lost = r.lost || r.custom() && apierrors.IsNotFound(err)
 	if r.bear(err) || err == nil {
+		if !r.asked.IsZero() && time.Since(r.asked) >= silentLate {
+			r.back = time.Now()
+		}
 		r.asked = time.Time{}
 	}
 	if isExpired(err) {
@@ -320,6 +324,13 @@ func (r *replica) silent() (time.Time, error) {
 		return r.failing, r.err
 	}
 	return r.asked, r.err
+}
+
+// late says whether the API server gave no state for a while until just now: what it tells next may be about long ago.
+func (r *replica) late(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.asked.IsZero() && now.Sub(r.asked) >= silentLate || !r.back.IsZero() && now.Sub(r.back) < silentLate
 }
 
 // drain returns what changed since the last call.

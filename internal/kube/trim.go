@@ -107,7 +107,8 @@ func used(object metav1.Object) bool {
 	return !ok || o.Type == corev1.SecretTypeTLS || len(o.Data) == 2
 }
 
-// trimNode keeps no time of a condition: the kubelet writes them again and again.
+// trimNode keeps no time of a heartbeat: the kubelet writes them again and again. That of a transition to or from Ready
+// tells of one that no watch told of, see disruption.
 func trimNode(o *corev1.Node, status bool) {
 	o.Annotations = nil
 	var taints []corev1.Taint
@@ -126,7 +127,10 @@ func trimNode(o *corev1.Node, status bool) {
 	var conditions []corev1.NodeCondition
 	for _, c := range o.Status.Conditions {
 		if status && c.Type == corev1.NodeNetworkUnavailable {
-			conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+			conditions = append(conditions, corev1.NodeCondition{Type: c.Type, Status: c.Status})
+		}
+		if c.Type == corev1.NodeReady {
+			conditions = append(conditions, corev1.NodeCondition{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime})
 		}
 	}
 	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions}
