@@ -133,7 +133,7 @@ func trimNode(o *corev1.Node, status bool) {
 			conditions = append(conditions, corev1.NodeCondition{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime})
 		}
 	}
-	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions}
+	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions, NodeInfo: corev1.NodeSystemInfo{BootID: o.Status.NodeInfo.BootID}}
 }
 
 func trimSlice(o *discoveryv1.EndpointSlice) {
