@@ -27,7 +27,7 @@ func endFirstThread() {
 	runtime.LockOSThread()
 	if unix.Gettid() == os.Getpid() {
 		_, _ = os.Stdout.WriteString("\n")
-		unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0) // of the thread, not of the process
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0) // of the thread, not of the process
 	}
 	go endFirstThread() // on another thread, as this one is locked
 	select {}
