@@ -368,11 +368,19 @@ func (s *smoke) uninstall(ctx context.Context, t *testing.T) {
 	}
 	kinds := strings.Fields(s.must(ctx, t, "", "api-resources", "--verbs=list", "-o", "name"))
 	kinds = slices.DeleteFunc(kinds, func(kind string) bool { return strings.HasPrefix(kind, "events") })
-	for name := range strings.FieldsSeq(s.must(ctx, t, "", "get", strings.Join(kinds, ","), "--all-namespaces", "-o", "name")) {
-		if strings.Contains(name, "hythe") && !slices.ContainsFunc(kept, func(k string) bool { return strings.HasPrefix(name, k) }) {
-			t.Errorf("object %s is left", name)
+	s.eventually(ctx, t, func(ctx context.Context) error { // Helm 3 does not wait for what it deletes of hooks
+		out, err := s.kubectl(ctx, "", "get", strings.Join(kinds, ","), "--all-namespaces", "-o", "name")
+		var left []string
+		for name := range strings.FieldsSeq(string(out)) {
+			if strings.Contains(name, "hythe") && !slices.ContainsFunc(kept, func(k string) bool { return strings.HasPrefix(name, k) }) {
+				left = append(left, name)
+			}
 		}
-	}
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("objects are left: %v", left)
+		}
+		return err
+	})
 }
 
 // clean wants nothing of Hythe on the nodes. Each script prints what there is.
