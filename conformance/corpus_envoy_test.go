@@ -17,6 +17,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/golden"
 	"hythe.dev/hythe/internal/kube"
 	"hythe.dev/hythe/internal/model"
@@ -97,6 +98,10 @@ func (r *rig) corpusFile(t *testing.T, file string) tally {
 		WithoutClass: true, Classes: classesOf(snapshot), CatchAllNamespaces: []string{"*"},
 		OwnPorts: model.DefaultOwnPorts(), DefaultChain: r.defaultChain, DefaultKey: r.defaultKey, Now: time.Now(),
 	})
+	config.Backends = slices.Clone(config.Backends)
+	for i := range config.Backends {
+		config.Backends[i].Protocol = policy.HTTP // which the web servers speak; conformance/nginx has the others
+	}
 	config.EndpointSets = slices.Clone(config.EndpointSets)
 	for i := range config.EndpointSets {
 		set := &config.EndpointSets[i]

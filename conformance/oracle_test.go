@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,6 +90,7 @@ type rule struct {
 	path    string
 	backend *networkingv1.IngressBackend
 	ingress *networkingv1.Ingress
+	regex   *regexp.Regexp // of the front part of a path; nil where path is compared
 }
 
 // rules returns the paths for a request's host: an exact host goes before a wildcard, and that before rules without a
@@ -130,6 +132,10 @@ func (o *oracle) paths(ing *networkingv1.Ingress, r networkingv1.IngressRule) []
 			kind = *p.PathType
 		}
 		path := p.Path
+		if re := regexOf(ing, kind, path); re != nil {
+			out = append(out, rule{path: path, backend: &p.Backend, ingress: ing, regex: re})
+			continue
+		}
 		exact := strings.EqualFold(string(kind), string(networkingv1.PathTypeExact))
 		if !exact {
 			if kind == networkingv1.PathTypeImplementationSpecific { // decision 5
@@ -137,13 +143,40 @@ func (o *oracle) paths(ing *networkingv1.Ingress, r networkingv1.IngressRule) []
 			}
 			path = "/" + strings.Trim(path, "/")
 		}
-		out = append(out, rule{exact, path, &p.Backend, ing})
+		out = append(out, rule{exact: exact, path: path, backend: &p.Backend, ingress: ing})
 	}
 	return out
 }
 
+// regexOf is the regular expression that ingress-nginx makes of a path, bound to the Ingress's own paths; nil if it is none.
+// A Prefix without its characters stays one of path elements.
+func regexOf(ing *networkingv1.Ingress, kind networkingv1.PathType, path string) *regexp.Regexp {
+	if ing.Annotations[nginx+"use-regex"] != "true" && ing.Annotations[nginx+"rewrite-target"] == "" {
+		return nil
+	}
+	switch {
+	case kind == networkingv1.PathTypeExact, path == "", path == "/":
+		return nil
+	case kind == networkingv1.PathTypePrefix && !strings.ContainsAny(path, `*^[]{}|()$+?\`):
+		return nil
+	}
+	return regexp.MustCompile("(?i)^(?:" + path + ")") // Hythe refuses those that do not compile, which are left out before
+}
+
+// stem is what a path begins with before anything that may be of a regular expression.
+func (r rule) stem() string {
+	stem := r.path
+	if i := strings.IndexAny(stem, `*^[]{}|()$+?\`); r.regex != nil && i >= 0 {
+		stem = stem[:i]
+	}
+	return strings.TrimSuffix(stem, "/")
+}
+
 // matches compares by path elements, as the API says of Prefix.
 func (r rule) matches(path string) bool {
+	if r.regex != nil {
+		return r.regex.MatchString(path)
+	}
 	if r.exact || r.path == "/" {
 		return r.path == "/" && !r.exact || r.path == path
 	}
@@ -161,8 +194,8 @@ func (o *oracle) expect(a ask, httpsPort uint16) answer {
 	for i := range paths {
 		r := &paths[i]
 		switch {
-		case !r.matches(a.path):
-		case best == nil, len(r.path) > len(best.path),
+		case !r.matches(a.path), best != nil && best.exact && !r.exact:
+		case best == nil, r.exact && !best.exact, len(r.path) > len(best.path),
 			len(r.path) == len(best.path) && r.exact && !best.exact,
 			len(r.path) == len(best.path) && r.exact == best.exact && !serviceNamed(best.backend) && serviceNamed(r.backend): // decision 9
 			best = r
@@ -199,13 +232,26 @@ func serviceNamed(b *networkingv1.IngressBackend) bool {
 }
 
 // serve is what a backend answers.
-func (o *oracle) serve(ing *networkingv1.Ingress, b *networkingv1.IngressBackend) answer {
+func (o *oracle) serve(ing *networkingv1.Ingress, b *networkingv1.IngressBackend) (got answer) {
 	unavailable := func(excuse string) answer { return answer{status: 503, excuse: excuse, ingress: ing} }
-	for _, protection := range []string{
-		"allowlist-source-range", "whitelist-source-range", "denylist-source-range", "auth-tls-secret", "auth-type", "auth-url",
-	} {
+	for _, protection := range []string{"auth-tls-secret", "auth-type", "auth-url"} {
 		if ing.Annotations[nginx+protection] != "" { // decision 8
 			return unavailable("ProtectionNotSupported")
+		}
+	}
+	if ing.Annotations[nginx+"proxy-ssl-verify"] == "on" {
+		return unavailable("InvalidAnnotation")
+	}
+	if list := ing.Annotations[nginx+"allowlist-source-range"] + ing.Annotations[nginx+"whitelist-source-range"]; list != "" {
+		switch in, err := admits(list); {
+		case err != nil:
+			return unavailable("InvalidAnnotation")
+		case !in:
+			defer func() {
+				if got.excuse == "" { // it would reach the Service
+					got = answer{status: 403, ingress: ing}
+				}
+			}()
 		}
 	}
 	if b.Resource != nil {
@@ -234,6 +280,25 @@ func (o *oracle) serve(ing *networkingv1.Ingress, b *networkingv1.IngressBackend
 		}
 	}
 	return unavailable("PortNotFound")
+}
+
+// admits says whether a list of ranges has the address from which the tests ask.
+func admits(list string) (bool, error) {
+	me := netip.MustParseAddr("127.0.0.1")
+	for part := range strings.SplitSeq(list, ",") {
+		part = strings.TrimSpace(part)
+		if !strings.Contains(part, "/") {
+			part += "/32"
+		}
+		p, err := netip.ParsePrefix(part)
+		if err != nil {
+			return false, err
+		}
+		if p.Contains(me) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // alive reports whether a Service port has an endpoint that may be used. One whose endpoints are not in the manifests
@@ -318,8 +383,11 @@ func (o *oracle) asks(ing *networkingv1.Ingress) []ask {
 		}
 		paths := []string{"/hythe-nothing-here", "/"}
 		for _, p := range o.paths(ing, r) {
-			stem := strings.TrimSuffix(p.path, "/")
-			paths = append(paths, p.path, stem+"/deeper", stem+"/")
+			stem := p.stem()
+			if p.regex == nil {
+				paths = append(paths, p.path)
+			}
+			paths = append(paths, stem+"/deeper", stem+"/")
 			if stem != "" {
 				paths = append(paths, stem+"x")
 			}

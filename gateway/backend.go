@@ -11,6 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -28,6 +29,15 @@ func (p servicePort) name() string {
 	}
 	return p.service.String() + ":" + port
 }
+
+// A target is a Service port with how it is spoken to: a Backend.
+type target struct {
+	servicePort
+	settings policy.Backend
+}
+
+// name is the name of the Backend: that of the Service port, and what settings differ from the default.
+func (t target) name() string { return t.servicePort.name() + t.settings.String() }
 
 // A refusal says why requests for a backend are answered 503.
 type refusal struct{ reason, message string }

@@ -125,23 +125,27 @@ func (x *index) rulesOf(name string) string {
 }
 
 // buildHost says what is served under one host name, and by which Service ports.
-func (x *index) buildHost(name string) (Host, []servicePort, []model.Problem) {
+func (x *index) buildHost(name string) (Host, []target, []model.Problem) {
 	rules := x.rulesOf(name)
 	requests := x.byHost[rules]
 	host := Host{Name: name, Certificate: x.certificates.of(name), RedirectHTTPS: x.redirects(name)}
 	var problems []model.Problem
-	var ports []servicePort
+	var ports []target
 	add := func(p path) {
 		route, port, problem := x.buildRoute(rules, p)
+		route.Plain = route.Plain || host.RedirectHTTPS && x.plain(name, p.from)
 		host.Routes = append(host.Routes, route)
 		if problem != nil {
 			problems = append(problems, *problem)
 			return
 		}
-		ports = append(ports, port)
+		if route.Backend != "" {
+			ports = append(ports, port)
+		}
 	}
 	paths, lost := contest(rules, requests)
 	problems = append(problems, lost...)
+	problems = append(problems, keptRegexes(rules, requests)...)
 	for _, p := range paths {
 		add(p)
 	}
@@ -208,15 +212,21 @@ func contest(host string, requests []*request) ([]path, []model.Problem) {
 	return won, problems
 }
 
-// comparePaths orders paths as they are tried: Exact before Prefix, longer before shorter.
-func comparePaths(a, b path) int {
+// comparePaths orders paths as they are tried.
+func comparePaths(a, b path) int { return compareMatches(a.match, a.path, b.match, b.path) }
+
+// compareMatches orders matches as they are tried: Exact first; then the longer ones, as ingress-nginx orders regular
+// expressions; of equal length a Regex before a Prefix.
+func compareMatches(match PathMatch, path string, otherMatch PathMatch, otherPath string) int {
 	return cmp.Or(
-		cmp.Compare(a.match, b.match),
-		cmp.Compare(len(b.path), len(a.path)),
-		strings.Compare(a.path, b.path),
+		compareBool(match != Exact, otherMatch != Exact),
+		cmp.Compare(len(otherPath), len(path)),
+		cmp.Compare(otherMatch, match),
+		strings.Compare(path, otherPath),
 	)
 }
 
+// compareBool orders false before true.
 func compareBool(a, b bool) int {
 	switch {
 	case a == b:
@@ -236,12 +246,19 @@ const acmePath = "/.well-known/acme-challenge"
 
 // buildRoute turns a path into a Route. One whose backend is refused answers 503 on exactly that path: a wider
 // path must not answer in its place.
-func (x *index) buildRoute(host string, p path) (Route, servicePort, *model.Problem) {
+func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) {
 	route := Route{
-		Match:  p.match,
-		Path:   p.path,
-		Plain:  p.path == acmePath || strings.HasPrefix(p.path, acmePath+"/"),
-		Origin: p.from.key,
+		Match:   p.match,
+		Path:    p.path,
+		Pattern: p.pattern,
+		Plain:   p.path == acmePath || strings.HasPrefix(p.path, acmePath+"/"),
+		Origin:  p.from.key,
+	}
+	if p.from.refused == nil {
+		route.Policy = p.from.policy
+		if route.Policy != nil && route.Policy.Redirect.Code != 0 {
+			return route, target{}, nil
+		}
 	}
 	port, refused := resolve(x.snapshot.Services, p.from.key.Namespace, p.backend)
 	if p.from.refused != nil {
@@ -254,10 +271,12 @@ func (x *index) buildRoute(host string, p path) (Route, servicePort, *model.Prob
 			where = "requests for the default backend are answered" // by every host in the same words: one Problem
 		}
 		problem := model.Problemf(model.Ref("Ingress", p.from.key), refused.reason, "%s; %s 503", refused.message, where)
-		return route, port, &problem
+		route.Policy = nil
+		return route, target{}, &problem
 	}
-	route.Backend = port.name()
-	return route, port, nil
+	to := target{port, p.from.asked.Backend}
+	route.Backend = to.name()
+	return route, to, nil
 }
 
 // emptyRules reports rules of a host that have no paths and no default backend to send requests to.

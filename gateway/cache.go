@@ -72,7 +72,7 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 	read, keep := c.reader(s)
 	x, problems := newIndex(s, settings, read)
 	config := Config{Certificates: x.certificates.list()}
-	used := map[string]servicePort{}
+	used, sets := map[string]target{}, map[string]servicePort{}
 	names, more := x.hosts()
 	problems = append(problems, more...)
 	for _, name := range names {
@@ -80,13 +80,15 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 		config.Hosts = append(config.Hosts, host)
 		problems = append(problems, more...)
 		for _, p := range ports {
-			used[p.name()] = p
+			used[p.name()], sets[p.servicePort.name()] = p, p.servicePort
 		}
 	}
 	own := model.OwnOf(s, settings.OwnPorts, settings.LocalAddresses...)
 	for _, name := range slices.Sorted(maps.Keys(used)) {
-		set, more := containEndpoints(name, used[name], s.Endpoints, own)
-		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: name})
+		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: used[name].servicePort.name(), Backend: used[name].settings})
+	}
+	for _, name := range slices.Sorted(maps.Keys(sets)) {
+		set, more := containEndpoints(name, sets[name], s.Endpoints, own)
 		config.EndpointSets = append(config.EndpointSets, set)
 		problems = append(problems, more...)
 	}

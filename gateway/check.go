@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -63,8 +62,12 @@ func checkRoutes(bad func(string, ...any), h Host, used map[string]bool) {
 		if r.Backend != "" {
 			used[r.Backend] = true
 		}
-		if (r.Backend == "") == (r.Status == 0) {
-			bad("host %s: %s %s needs either backend or status", h.Name, r.Match, r.Path)
+		redirects := r.Policy != nil && r.Policy.Redirect.Code != 0
+		if (r.Backend == "") == (r.Status == 0 && !redirects) || redirects && r.Status != 0 {
+			bad("host %s: %s %s needs one of backend, status and redirect", h.Name, r.Match, r.Path)
+		}
+		if (r.Match == Regex) == (r.Pattern == "") {
+			bad("host %s: %s %s has the pattern %q", h.Name, r.Match, r.Path, r.Pattern)
 		}
 		if !strings.HasPrefix(r.Path, "/") || r.Match == Prefix && r.Path != "/" && strings.HasSuffix(r.Path, "/") {
 			bad("host %s: path %q of %s", h.Name, r.Path, r.Match)
@@ -73,7 +76,7 @@ func checkRoutes(bad func(string, ...any), h Host, used map[string]bool) {
 			continue
 		}
 		last := h.Routes[i-1]
-		if cmp.Or(cmp.Compare(last.Match, r.Match), cmp.Compare(len(r.Path), len(last.Path)), strings.Compare(last.Path, r.Path)) >= 0 {
+		if compareMatches(last.Match, last.Path, r.Match, r.Path) >= 0 {
 			bad("host %s: %s %s stands before %s %s", h.Name, last.Match, last.Path, r.Match, r.Path)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 // containHost is buildHost. A host whose rules cannot be built answers 503: neither a wider host nor the rest of its rules
 // may answer in its place, since what is missing may be what protects.
-func (x *index) containHost(name string) (host Host, ports []servicePort, problems []model.Problem) {
+func (x *index) containHost(name string) (host Host, ports []target, problems []model.Problem) {
 	object := model.ObjectRef{Kind: "Host", Name: name}
 	if requests := x.byHost[x.rulesOf(name)]; len(requests) > 0 {
 		object = model.Ref("Ingress", requests[0].key)

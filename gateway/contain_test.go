@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"hythe.dev/hythe/gateway/nginx"
 	"hythe.dev/hythe/internal/contain/broken"
 	"hythe.dev/hythe/internal/model"
 )
@@ -46,7 +47,7 @@ func TestPanicCostsOneObject(t *testing.T) {
 		status  uint32 // of b's host; 0 where it has a Backend
 	}{
 		"annotation of Ingress": {func(s *model.Snapshot) {
-			s.Ingresses[b].Annotations = map[string]string{nginxPrefix + "ssl-redirect": broken.Text()}
+			s.Ingresses[b].Annotations = map[string]string{nginx.Prefix + "ssl-redirect": broken.Text()}
 		}, "Ingress shop/b", 503},
 		"rules of Ingress": {func(s *model.Snapshot) { s.Ingresses[b].Spec.Rules = broken.Slice[networkingv1.IngressRule]() }, "Ingress shop/b", 0},
 		"ports of Service": {func(s *model.Snapshot) { s.Services[b].Spec.Ports = broken.Slice[corev1.ServicePort]() }, "Ingress shop/b", 503},
@@ -92,7 +93,7 @@ func TestPanicCostsOneObject(t *testing.T) {
 // TestFaultyIngressKeepsItsHost checks that nobody of another namespace gets the host of an Ingress that cannot be read.
 func TestFaultyIngressKeepsItsHost(t *testing.T) {
 	s := threeShops()
-	s.Ingresses[model.Key{Namespace: "shop", Name: "b"}].Annotations = map[string]string{nginxPrefix + "ssl-redirect": broken.Text()}
+	s.Ingresses[model.Key{Namespace: "shop", Name: "b"}].Annotations = map[string]string{nginx.Prefix + "ssl-redirect": broken.Text()}
 	thief := s.Ingresses[model.Key{Namespace: "shop", Name: "a"}].DeepCopy()
 	thief.Spec.Rules[0].Host = "b.example.com"
 	s.Ingresses[model.Key{Namespace: "thief", Name: "b"}] = thief

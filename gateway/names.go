@@ -63,38 +63,43 @@ type pathNote struct{ reason, message string }
 // checkPath turns the path and path type of an Ingress into a match. Notes say where the path is served otherwise
 // than its author may think; err says why it is not served.
 //
-// ImplementationSpecific is Prefix here, with "/foo/*" read as "/foo/". There are no regular expressions.
-func checkPath(path string, pathType *networkingv1.PathType) (match PathMatch, out string, notes []pathNote, err error) {
+// ImplementationSpecific is Prefix here, with "/foo/*" read as "/foo/", unless the Ingress asks for regular expressions.
+func checkPath(text string, pathType *networkingv1.PathType, regex bool) (out path, notes []pathNote, err error) {
 	kind, notes, err := checkPathType(pathType)
 	if err != nil {
-		return 0, "", nil, err
+		return out, nil, err
 	}
 	special := "*^[]{}|" // what few paths hold, and RFC 3986 mostly forbids in them
 	switch {
+	case regex && wantsRegex(text, kind):
+		out = path{match: Regex, path: text}
+		out.pattern, err = checkRegex(text)
+		return out, notes, err
 	case kind == networkingv1.PathTypeImplementationSpecific:
 		special += "()$" // legal in paths, but here more often meant as a regular expression
-		if stem, found := strings.CutSuffix(path, "/*"); found {
-			path = stem + "/"
+		if stem, found := strings.CutSuffix(text, "/*"); found {
+			text = stem + "/"
 		}
-	case kind == networkingv1.PathTypePrefix && path == "":
+	case kind == networkingv1.PathTypePrefix && text == "":
 		notes = append(notes, pathNote{"PathAssumed", `path is missing, taken as "/"`})
 	}
-	if path == "" && kind != networkingv1.PathTypeExact {
-		path = "/"
+	if text == "" && kind != networkingv1.PathTypeExact {
+		text = "/"
 	}
-	if err := checkPathBytes(path); err != nil {
-		return 0, "", nil, err
+	if err := checkPathBytes(text); err != nil {
+		return out, nil, err
 	}
-	if strings.ContainsAny(path, special) {
-		notes = append(notes, pathNote{"RegexNotSupported", "there are no regular expressions or wildcards in paths, it is compared literally"})
+	if strings.ContainsAny(text, special) {
+		notes = append(notes, pathNote{"RegexNotSupported",
+			"it is compared literally: regular expressions need the annotation nginx.ingress.kubernetes.io/use-regex and a pathType other than Exact"})
 	}
 	if kind == networkingv1.PathTypeExact {
-		return Exact, path, notes, nil
+		return path{match: Exact, path: text}, notes, nil
 	}
-	if len(path) > 1 {
-		path = strings.TrimSuffix(path, "/")
+	if len(text) > 1 {
+		text = strings.TrimSuffix(text, "/")
 	}
-	return Prefix, path, notes, nil
+	return path{match: Prefix, path: text}, notes, nil
 }
 
 // checkPathType returns the path type. The API server insists on one of three words; files may have none, or

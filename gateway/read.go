@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/gateway/nginx"
+	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -26,10 +27,11 @@ type request struct {
 	tlsNames map[string]bool
 	// mayCatchAll is set where an administrator allowed rules without a host and a default backend for all hosts.
 	mayCatchAll bool
-	// plain is set where an annotation switches the redirect to https off.
-	plain bool
-	// refused is set where an annotation asks for protection that is not there yet: then all paths answer 503,
-	// for an open door is not what was asked for.
+	// asked is what its annotations ask for, and policy that of it which holds for each of its routes; nil for nothing.
+	asked  nginx.Settings
+	policy *policy.Route
+	// refused is set where an annotation asks for protection that is not there: then all paths answer 503, for an open
+	// door is not what was asked for.
 	refused *refusal
 }
 
@@ -37,6 +39,7 @@ type request struct {
 type path struct {
 	match   PathMatch
 	path    string
+	pattern string // of a Regex
 	backend *networkingv1.IngressBackend
 	from    *request
 }
@@ -56,19 +59,18 @@ func newRequest(key model.Key, ing *networkingv1.Ingress, mayCatchAll bool) (*re
 		key: key, ingress: ing, mayCatchAll: mayCatchAll, paths: map[string][]path{}, tlsNames: map[string]bool{},
 		fallback: ing.Spec.DefaultBackend,
 	}
-	r.plain = strings.EqualFold(ing.Annotations[nginxPrefix+"ssl-redirect"], "false")
 	var problems []model.Problem
 	report := func(reason, format string, args ...any) {
 		problems = append(problems, model.Problemf(model.Ref("Ingress", key), reason, format, args...))
 	}
-	if strings.EqualFold(ing.Annotations[nginxPrefix+"canary"], "true") {
+	r.readAnnotations(report)
+	if r.asked.Canary {
 		// It repeats paths of another Ingress, to take a share of the requests. As an ordinary one it would take
 		// all or none, by age.
 		report("CanaryNotSupported", "canaries are not supported; it is left out")
 		r.fallback = nil
 		return r, problems
 	}
-	r.refused = protection(ing)
 	r.readRules(report)
 	for _, entry := range ing.Spec.TLS {
 		if t, ok := r.readTLS(entry, report); ok {
@@ -77,9 +79,6 @@ func newRequest(key model.Key, ing *networkingv1.Ingress, mayCatchAll bool) (*re
 	}
 	if len(ing.Spec.Rules) == 0 && ing.Spec.DefaultBackend == nil {
 		report("NothingToServe", "it has neither rules nor a default backend")
-	}
-	if ignored := ignoredAnnotations(ing); len(ignored) > 0 {
-		report("AnnotationsIgnored", "these annotations have no effect: %s", firstFew(ignored))
 	}
 	return r, problems
 }
@@ -130,7 +129,7 @@ func (r *request) readPaths(host string, rule *networkingv1.HTTPIngressRuleValue
 	}
 	for i := range rule.Paths {
 		p := &rule.Paths[i]
-		match, text, notes, err := checkPath(p.Path, p.PathType)
+		checked, notes, err := checkPath(p.Path, p.PathType, r.asked.Regex)
 		if err != nil {
 			report("InvalidPath", "host %s: path %s %v; it is ignored", host, quote(p.Path), err)
 			continue
@@ -138,7 +137,8 @@ func (r *request) readPaths(host string, rule *networkingv1.HTTPIngressRuleValue
 		for _, note := range notes {
 			report(note.reason, "host %s, path %s: %s", host, quote(p.Path), note.message)
 		}
-		r.paths[host] = append(r.paths[host], path{match: match, path: text, backend: &p.Backend, from: r})
+		checked.backend, checked.from = &p.Backend, r
+		r.paths[host] = append(r.paths[host], checked)
 	}
 }
 
@@ -175,7 +175,10 @@ type reportFunc func(reason, format string, args ...any)
 
 // redirects reports whether the request asks that plain http requests to host be sent to https.
 func (r *request) redirects(host string) bool {
-	if r.plain || host == CatchAll {
+	if r.asked.ForceRedirect {
+		return true
+	}
+	if r.asked.NoRedirect || host == CatchAll {
 		return false
 	}
 	return r.tlsNames[host] || r.tlsNames[wildcardOf(host)]
@@ -190,51 +193,8 @@ func (r *request) works(host string) bool {
 	return slices.ContainsFunc(r.paths[host], func(p path) bool { return permanent(p.backend) == nil })
 }
 
-// nginxPrefix begins the annotations of ingress-nginx, which many Ingresses carry.
-const nginxPrefix = "nginx.ingress.kubernetes.io/"
-
-// ignoredAnnotations lists the annotations that change what is served under ingress-nginx and not here.
-func ignoredAnnotations(ing *networkingv1.Ingress) []string {
-	var out []string
-	for name, value := range ing.Annotations {
-		option, found := strings.CutPrefix(name, nginxPrefix)
-		switch {
-		case !found,
-			option == "ssl-redirect",
-			option == "backend-protocol" && strings.EqualFold(value, "HTTP"),
-			slices.Contains(protections(), option):
-		default:
-			out = append(out, shorten(name))
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
 // older orders Ingresses by age: the oldest first, those without a creation time last, then by namespace and name.
 func older(a, b *request) int {
 	x, y := a.ingress.CreationTimestamp.Time, b.ingress.CreationTimestamp.Time
 	return cmp.Or(model.CompareAge(x, y), model.CompareKeys(a.key, b.key))
-}
-
-// protections are the annotations of ingress-nginx that restrict who may come in.
-func protections() []string {
-	return []string{
-		"allowlist-source-range", "auth-tls-secret", "auth-type", "auth-url", "denylist-source-range", "whitelist-source-range",
-	}
-}
-
-// protection returns a refusal if an annotation asks for a protection, since Hythe knows none of them yet.
-func protection(ing *networkingv1.Ingress) *refusal {
-	var asked []string
-	for _, option := range protections() {
-		if ing.Annotations[nginxPrefix+option] != "" {
-			asked = append(asked, nginxPrefix+option)
-		}
-	}
-	if len(asked) == 0 {
-		return nil
-	}
-	return &refusal{"ProtectionNotSupported",
-		"it must not be served without the protection of " + strings.Join(asked, ", ") + ", which is not supported"}
 }

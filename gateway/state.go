@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -60,7 +61,7 @@ type Host struct {
 	Certificate string
 	// RedirectHTTPS makes all plain http requests answer 308 to https, but those of a Route with Plain set.
 	RedirectHTTPS bool
-	// Routes are in the order in which they are to be tried: Exact before Prefix, longer paths first.
+	// Routes are in the order in which they are to be tried: Exact first, then by length, the longer paths first.
 	Routes []Route
 	// Ingresses lists the Ingresses that have a part in this host, sorted; for reports.
 	Ingresses []model.Key
@@ -70,12 +71,18 @@ type Host struct {
 type Route struct {
 	Match PathMatch
 	Path  string // starts with a slash; a Prefix has no trailing slash unless it is "/"
-	// Plain exempts the route from RedirectHTTPS (ACME HTTP-01 challenges, RFC 8555 section 8.3).
+	// Pattern is the RE2 expression of a Regex in its plainest form, for the front part of a path; Path is what the
+	// Ingress has. Empty for other matches.
+	Pattern string
+	// Plain exempts the route from RedirectHTTPS (ACME HTTP-01 challenges, RFC 8555 section 8.3, and where the Ingress
+	// says so).
 	Plain bool
 	// Backend is the Name of the Backend; when empty, Status is answered instead.
 	Backend string
-	// Status is the HTTP status of a direct answer, 0 when Backend is set.
+	// Status is the HTTP status of a direct answer, 0 when Backend is set or the Policy redirects.
 	Status uint32
+	// Policy is what else happens to the requests; nil if nothing does. Routes share it.
+	Policy *policy.Route
 	// Origin is the Ingress that asked for the route; empty for the final 404.
 	Origin model.Key
 }
@@ -88,16 +95,18 @@ const (
 	Exact PathMatch = iota
 	// Prefix matches by path elements: /foo matches /foo, /foo/ and /foo/bar, not /foobar. "/" matches all.
 	Prefix
+	// Regex matches paths whose front part is of Route.Pattern.
+	Regex
 )
 
 // A Backend is a Service port with the settings of the connections to it: a cluster in Envoy.
 type Backend struct {
-	// Name is unique to Service port and settings, for example "shop/web:http".
+	// Name is unique to Service port and settings, for example "shop/web:http", or "shop/web:http;connect=5s".
 	Name string
 	// Endpoints is the Name of the EndpointSet, which depends on the Service port alone.
 	Endpoints string
-	// ConnectTimeout of one attempt; 0 means the default of package xds.
-	ConnectTimeout time.Duration
+	// Backend is how it is spoken to. Its String is the end of Name.
+	policy.Backend
 }
 
 // An EndpointSet holds the addresses behind a Service port that new requests may be sent to.

@@ -6,17 +6,15 @@ import (
 	"text/tabwriter"
 )
 
-// String is "exact" or "prefix".
-func (m PathMatch) String() string {
-	if m == Exact {
-		return "exact"
-	}
-	return "prefix"
-}
+// String is "exact", "prefix" or "regex".
+func (m PathMatch) String() string { return [...]string{"exact", "prefix", "regex"}[m] }
 
-// Target is what a Route leads to in words: the Backend, or the status that is answered.
+// Target is what a Route leads to in words: the Backend, "redirect", or the status that is answered.
 func (r Route) Target() string {
-	if r.Backend != "" {
+	switch {
+	case r.Policy != nil && r.Policy.Redirect.Code != 0:
+		return "redirect"
+	case r.Backend != "":
 		return r.Backend
 	}
 	return fmt.Sprintf("status %d", r.Status)
@@ -41,8 +39,8 @@ func (c Config) String() string {
 		b.WriteString(words("certificate", cert.Name, cert.ServerNames...))
 	}
 	for _, backend := range c.Backends {
-		if backend.Name != backend.Endpoints || backend.ConnectTimeout != 0 {
-			b.WriteString(words("backend", backend.Name, "endpoints="+backend.Endpoints, "connect="+backend.ConnectTimeout.String()))
+		if backend.Name != backend.Endpoints {
+			b.WriteString(words("backend", backend.Name, "endpoints="+backend.Endpoints))
 		}
 	}
 	for _, set := range c.EndpointSets {
@@ -69,6 +67,9 @@ func writeHost(b *strings.Builder, h Host) {
 		}
 		if r.Plain {
 			line += " plain"
+		}
+		if r.Policy != nil {
+			line += " " + r.Policy.String()
 		}
 		fmt.Fprintln(w, line)
 	}

@@ -9,7 +9,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -45,6 +44,7 @@ func (b *builder) cluster(c gateway.Backend) *clusterv3.Cluster {
 		MaxRequests: wrapperspb.UInt32(noLimit), MaxRetries: wrapperspb.UInt32(noLimit),
 	}
 	return &clusterv3.Cluster{
+		TransportSocket:      b.upstreamTLS(c.Protocol),
 		Name:                 c.Name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: c.Endpoints},
@@ -65,22 +65,7 @@ func (b *builder) cluster(c gateway.Backend) *clusterv3.Cluster {
 			Value: &corev3.SocketOption_IntValue{IntValue: userTimeout.Milliseconds()},
 		}}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(upstreamHTTP()),
-		},
-	}
-}
-
-// upstreamHTTP speaks HTTP/1.1 to pods. Idle connections are closed after a minute, before most servers do: a
-// request that meets a closing connection cannot always be repeated.
-func upstreamHTTP() *httpv3.HttpProtocolOptions {
-	return &httpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(time.Minute)},
-		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
-					HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
-				},
-			},
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(upstreamHTTP(c.Protocol)),
 		},
 	}
 }

@@ -205,8 +205,8 @@ func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
 		if h.RedirectHTTPS && i == lastPlain+1 {
 			out = append(out, b.redirect(all))
 		}
-		own := route(r)
-		if err := own.ValidateAll(); err != nil {
+		own := b.routes(r)
+		if err := validateAll(own); err != nil {
 			b.problems = append(b.problems, model.Problemf(model.Ref("Ingress", r.Origin), "InvalidForEnvoy",
 				"path %q of host %s: %v", r.Path, h.Name, err))
 			continue
@@ -214,7 +214,7 @@ func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
 		if h.RedirectHTTPS && i < lastPlain && !r.Plain {
 			out = append(out, b.redirect(r))
 		}
-		out = append(out, own)
+		out = append(out, own...)
 	}
 	if h.RedirectHTTPS && lastPlain+1 >= len(h.Routes) {
 		out = append(out, b.redirect(all))
@@ -228,6 +228,8 @@ func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
 func routeMatch(r gateway.Route) *routev3.RouteMatch {
 	path := CanonicalPath(r.Path)
 	switch {
+	case r.Match == gateway.Regex:
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: wholePath(r)}}}
 	case r.Match == gateway.Exact:
 		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}}
 	case path == "/":
@@ -237,6 +239,7 @@ func routeMatch(r gateway.Route) *routev3.RouteMatch {
 	}
 }
 
+// route is what serves a gateway.Route, without its Policy.
 func route(r gateway.Route) *routev3.Route {
 	out := &routev3.Route{Name: RouteName(r.Origin), Match: routeMatch(r)}
 	if r.Backend == "" {

@@ -194,8 +194,10 @@ func (b *builder) httpFilter(stat string) *listenerv3.Filter {
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: routeTable, ConfigSource: ads(),
 		}},
-		HttpFilters:    append([]*hcmv3.HttpFilter{b.refuseConfusing()}, b.router()...),
-		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		HttpFilters: b.httpFilters(),
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{
+			UpgradeType: "websocket", Filters: b.upgradeFilters(),
+		}},
 
 		EarlyHeaderMutationExtensions: b.dropForgeable(),
 

@@ -99,6 +99,8 @@ func RouteText(r *routev3.Route) string {
 		words = append(words, "prefix "+p.Prefix)
 	case *routev3.RouteMatch_PathSeparatedPrefix:
 		words = append(words, "below "+p.PathSeparatedPrefix)
+	case *routev3.RouteMatch_SafeRegex:
+		words = append(words, "regex "+p.SafeRegex.GetRegex())
 	}
 	for _, h := range m.GetHeaders() {
 		word := " is "
@@ -118,15 +120,13 @@ func RouteText(r *routev3.Route) string {
 	switch a := r.GetAction().(type) {
 	case *routev3.Route_Route:
 		words = append(words, a.Route.GetCluster())
+		words = append(words, actionWords(a.Route)...)
 	case *routev3.Route_DirectResponse:
 		words = append(words, fmt.Sprint(a.DirectResponse.GetStatus()))
 	case *routev3.Route_Redirect:
-		port := ""
-		if p := a.Redirect.GetPortRedirect(); p != 0 {
-			port = fmt.Sprintf(" port %d", p)
-		}
-		words = append(words, "308 https"+port)
+		words = append(words, redirectWords(a.Redirect))
 	}
+	words = append(words, filterWords(r)...)
 	return strings.Join(words, "  ")
 }
 

@@ -115,6 +115,7 @@ func (r *rig) askUntil(req Request, want answer) answer {
 
 // predict is what Follow says that the client gets.
 func predict(config *dump.Config, want Want, req Request) answer {
+	req.Client = netip.MustParseAddr("127.0.0.1")
 	f := Follow(config, want, req)
 	a := answer{status: f.Status, location: f.Location}
 	if req.Scheme == "https" {

@@ -186,7 +186,9 @@ func servedWith(l *listenerv3.Listener, host string) string {
 
 // redirects says whether a host redirects all of plain http but what is exempted.
 func redirects(h *routev3.VirtualHost) bool {
-	return slices.ContainsFunc(h.GetRoutes(), func(r *routev3.Route) bool { return r.GetRedirect() != nil && r.GetMatch().GetPrefix() == "/" })
+	return slices.ContainsFunc(h.GetRoutes(), func(r *routev3.Route) bool {
+		return r.GetRedirect().GetHttpsRedirect() && r.GetMatch().GetPrefix() == "/"
+	})
 }
 
 // routesOf are the paths that an Ingress asked for, and the final 404: not redirects, 421, nor what a wildcard host has
@@ -195,7 +197,7 @@ func routesOf(h *routev3.VirtualHost) []inspect.RouteAnswer {
 	var out []inspect.RouteAnswer
 	for _, r := range h.GetRoutes() {
 		m := r.GetMatch()
-		if r.GetRedirect() != nil || len(m.GetFilterState()) > 0 || len(m.GetHeaders()) > 0 {
+		if r.GetRedirect().GetHttpsRedirect() || len(m.GetFilterState()) > 0 || len(m.GetHeaders()) > 0 {
 			continue
 		}
 		a := inspect.RouteAnswer{
@@ -204,10 +206,15 @@ func routesOf(h *routev3.VirtualHost) []inspect.RouteAnswer {
 		switch p := m.GetPathSpecifier().(type) {
 		case *routev3.RouteMatch_Path:
 			a.Path, a.PathType = p.Path, "Exact"
+		case *routev3.RouteMatch_SafeRegex:
+			a.Path, a.PathType = p.SafeRegex.GetRegex(), "Regex"
 		case *routev3.RouteMatch_Prefix:
 			a.Path = p.Prefix
 		case *routev3.RouteMatch_PathSeparatedPrefix:
 			a.Path = p.PathSeparatedPrefix
+		}
+		if redirect := r.GetRedirect(); redirect != nil {
+			a.Status = uint32(redirectStatus(redirect))
 		}
 		if key, ok := xds.RouteOrigin(r.GetName()); ok {
 			a.Ingress = model.Ref("Ingress", key)
@@ -226,8 +233,11 @@ func (w Want) routesOf(name string) []inspect.RouteAnswer {
 	}
 	for _, r := range h.Routes {
 		a := inspect.RouteAnswer{Path: r.Path, PathType: "Prefix", Backend: r.Backend, Status: r.Status}
-		if r.Match == gateway.Exact {
+		switch r.Match {
+		case gateway.Exact:
 			a.PathType = "Exact"
+		case gateway.Regex:
+			a.PathType = "Regex"
 		}
 		if r.Origin.Name != "" {
 			a.Ingress = model.Ref("Ingress", r.Origin)

@@ -222,6 +222,10 @@ func (s seen) matches(m *routev3.RouteMatch) bool {
 		if !strings.HasPrefix(s.path, p.Prefix) {
 			return false
 		}
+	case *routev3.RouteMatch_SafeRegex:
+		if !fullMatch(p.SafeRegex.GetRegex(), s.path) {
+			return false
+		}
 	case *routev3.RouteMatch_PathSeparatedPrefix:
 		rest, ok := strings.CutPrefix(s.path, p.PathSeparatedPrefix)
 		if !ok || rest != "" && rest[0] != '/' {
@@ -249,8 +253,12 @@ func stringMatches(m *matcherv3.StringMatcher, value string) bool {
 	if m.GetSafeRegex() == nil {
 		return m.GetExact() == value
 	}
-	// Both are RE2, and Envoy matches the whole value.
-	re, err := regexp.Compile("^(?:" + m.GetSafeRegex().GetRegex() + ")$")
+	return fullMatch(m.GetSafeRegex().GetRegex(), value)
+}
+
+// fullMatch is what Envoy does with a regular expression: both are RE2, and Envoy matches the whole value.
+func fullMatch(regex, value string) bool {
+	re, err := regexp.Compile("^(?:" + regex + ")$")
 	return err == nil && re.MatchString(value)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"hythe.dev/hythe/gateway"
 	"hythe.dev/hythe/internal/model"
+	"hythe.dev/hythe/xds"
 )
 
 // refusedBackend is the Problem of the path that answers 503 for this request; all of the Ingress where none names it.
@@ -18,7 +19,7 @@ func (f *follower) refusedBackend(ingress model.ObjectRef, path string) string {
 	var best *gateway.Route
 	for i := range host.Routes {
 		r := &host.Routes[i]
-		takes := r.Path == path || r.Match == gateway.Prefix && strings.HasPrefix(path, r.Path)
+		takes := r.Path == path || r.Match == gateway.Prefix && strings.HasPrefix(path, r.Path) || r.Match == gateway.Regex && xds.Takes(*r, path)
 		if takes && int(r.Status) == f.answer.Status && model.Ref("Ingress", r.Origin) == ingress && (best == nil || len(r.Path) > len(best.Path)) {
 			best = r
 		}

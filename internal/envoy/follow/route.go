@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -46,6 +47,12 @@ func (f *follower) route() bool {
 		return f.broken("route", "no route of the host takes "+path, "add a path to an Ingress of this host")
 	}
 	h := asked.Hop{Part: "route", Text: xds.RouteText(r), Object: f.origin(r)}
+	if sources, ok := xds.RouteSources(r); ok && f.request.Client.IsValid() && !sources.Admits(f.request.Client) {
+		f.answer.Status = http.StatusForbidden
+		h.State, h.Remedy = asked.Broken, fmt.Sprintf("the source ranges of %s keep %s out: ask from elsewhere, or change its annotations",
+			h.Object, f.request.Client)
+		return f.hop(h, inspect.ReadBack{})
+	}
 	switch a := r.GetAction().(type) {
 	case *routev3.Route_Route:
 		f.answer.Cluster = a.Route.GetCluster()
@@ -111,13 +118,20 @@ func redirectStatus(a *routev3.RedirectAction) int {
 	}
 }
 
-// location is where a redirect to https leads.
+// location is where a redirect leads.
 func (f *follower) location(a *routev3.RedirectAction, path, query string) string {
-	host := strippedHost(f.request.Host)
+	scheme := cmp.Or(a.GetSchemeRedirect(), f.request.Scheme)
+	if a.GetHttpsRedirect() {
+		scheme = "https"
+	}
+	host := cmp.Or(a.GetHostRedirect(), strippedHost(f.request.Host))
 	if p := a.GetPortRedirect(); p != 0 {
 		host += ":" + strconv.Itoa(int(p))
 	}
-	return "https://" + host + withQuery(path, query)
+	if a.GetStripQuery() {
+		query = ""
+	}
+	return scheme + "://" + host + withQuery(cmp.Or(a.GetPathRedirect(), path), query)
 }
 
 func withQuery(path, query string) string {

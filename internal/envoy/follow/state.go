@@ -30,6 +30,8 @@ type Request struct {
 	ServerName string
 	// Port is the one that Envoy is asked on; 0 for that of the scheme's listener.
 	Port uint16
+	// Client is where the request comes from; if it is not valid, it may come in everywhere.
+	Client netip.Addr
 	// Headers are further ones, by lower-case name.
 	Headers map[string]string
 }

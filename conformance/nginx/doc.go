@@ -1,0 +1,25 @@
+// Package nginx holds vectors: what Ingresses with annotations of ingress-nginx must do, asked of a real Envoy.
+//
+//	testdata/KEY.txtar:  *.yaml ── gateway.Build, xds.Build ──> Envoy ──> servers that say what they saw
+//	                     requests ──────── asked of Envoy, each answer compared ────────┘
+//
+// A new file in testdata is a new case; nothing else is to be changed. It has manifests (one or more files that end in
+// .yaml; servers take the place of the endpoints of each Service, so EndpointSlices need one address each, any), a file
+// "requests", and "problems", the Problems of package gateway, which go test -update writes.
+//
+// # requests
+//
+// A block for each request, blocks parted by an empty line:
+//
+//	# docs/user-guide/ingress-path-matching.md "Example": what is shown, and where nginx's documentation or tests say so
+//	POST https://shop.example.com/api/x?y=1
+//	header X-A: b
+//	body 2000 chunked
+//	200 backend=shop/web:http uri=/x?y=1 header.X-A=b
+//
+// The first lines are comments: each request cites the place in kubernetes/ingress-nginx that it stands for, or says
+// "Hythe:" where it differs on purpose. Then method and URL; headers; a body of so many bytes, with Content-Length or
+// chunked; and the answer: status, and any of backend (the Backend's name), uri, host, proto (HTTP/1.1 or HTTP/2.0) and
+// header.NAME as the backend saw them, location and answer.NAME of the answer. A value of - means absent. "upgrade"
+// in the place of a header or body makes it a WebSocket, through which the body goes and comes back.
+package nginx

@@ -1,0 +1,162 @@
+// Package policy has the words for what may be set on a route, a host or a backend, whoever asked for it: annotations of
+// ingress-nginx today (package gateway/nginx reads them), other APIs later. They are not Envoy's words: package xds
+// translates them.
+//
+//	annotations ── nginx.Read ──> policy.Route, policy.Host, policy.Backend ── gateway.Build ──> gateway.Config ── xds.Build
+//
+// The zero value of each means the default. Nothing here changes after it was made: routes share it.
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Route is what happens to the requests of a route on their way.
+type Route struct {
+	// Rewrite is the path that the backend sees in the place of the whole path, with $1 to $9 for what the parentheses of
+	// the route's regular expression took; empty leaves the path as it is. The query stays.
+	Rewrite string
+	// HostHeader is the Host that the backend sees; empty for the client's.
+	HostHeader string
+	// Redirect answers in the place of the backend.
+	Redirect Redirect
+	// Idle ends a request on which no byte moved for so long; 0 means the default of package xds. It is no total limit.
+	Idle time.Duration
+	// MaxBody is how many bytes a request's body may have, more is answered 413; 0 means no limit.
+	MaxBody uint64
+	// Sources says which clients may come; others are answered 403.
+	Sources Sources
+}
+
+// Sources are client addresses. The lists are sorted, without repetition, and of masked prefixes.
+type Sources struct {
+	// Allow lets only these in, if there are any; Deny keeps these out, also where Allow has them.
+	Allow, Deny []netip.Prefix
+}
+
+// Empty says whether everybody may come.
+func (s Sources) Empty() bool { return len(s.Allow) == 0 && len(s.Deny) == 0 }
+
+// Admits says whether a client may come.
+func (s Sources) Admits(client netip.Addr) bool {
+	in := func(list []netip.Prefix) bool {
+		return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(client.Unmap()) })
+	}
+	return (len(s.Allow) == 0 || in(s.Allow)) && !in(s.Deny)
+}
+
+// A Redirect sends the client elsewhere.
+type Redirect struct {
+	// Scheme, Host and Port are empty or 0 where they stay the client's.
+	Scheme, Host string
+	Port         uint16
+	// Path with its query takes the place of both; empty leaves both.
+	Path string
+	// Code is 301, 302, 303, 307 or 308; 0 for no redirect.
+	Code int
+}
+
+// A Host is what is set for all of a host.
+type Host struct {
+	// Aliases are further names under which the same is served.
+	Aliases []string
+	// AppRoot is where requests for exactly "/" are sent, by 302; empty for nowhere.
+	AppRoot string
+	// WWW redirects the name with "www." in front to the one without, or the other way round, whichever is not served.
+	WWW bool
+}
+
+// A Protocol is what a backend speaks.
+type Protocol uint8
+
+// The protocols; the zero value is HTTP/1.1 in the clear.
+const (
+	HTTP  Protocol = iota
+	HTTPS          // HTTP/1.1 over TLS
+	H2C            // HTTP/2 in the clear: gRPC
+	H2             // HTTP/2 over TLS: gRPC with TLS
+)
+
+// String is the name in texts and in names of Backends.
+func (p Protocol) String() string { return [...]string{"http", "https", "h2c", "h2"}[p] }
+
+// TLS says whether connections are encrypted.
+func (p Protocol) TLS() bool { return p == HTTPS || p == H2 }
+
+// HTTP2 says whether HTTP/2 is spoken.
+func (p Protocol) HTTP2() bool { return p == H2C || p == H2 }
+
+// A Backend is how a Service port is spoken to. What differs between two Backends of one Service port stands in String,
+// which is part of the Backend's name.
+type Backend struct {
+	// ConnectTimeout is for one attempt; 0 means the default of package xds.
+	ConnectTimeout time.Duration
+	Protocol       Protocol
+}
+
+// String lists what is not the default: ";connect=5s;protocol=h2c". It is empty for the zero value.
+func (b Backend) String() string {
+	var out strings.Builder
+	if b.ConnectTimeout != 0 {
+		out.WriteString(";connect=" + b.ConnectTimeout.String())
+	}
+	if b.Protocol != HTTP {
+		out.WriteString(";protocol=" + b.Protocol.String())
+	}
+	return out.String()
+}
+
+// String lists what is not the default, for people: "rewrite=/$2 idle=1h0m0s". Each setting has a word.
+func (r *Route) String() string {
+	if r == nil {
+		return ""
+	}
+	var words []string
+	add := func(name, value string) {
+		if value != "" {
+			words = append(words, name+"="+value)
+		}
+	}
+	add("rewrite", r.Rewrite)
+	add("host", r.HostHeader)
+	add("redirect", r.Redirect.String())
+	if r.Idle != 0 {
+		add("idle", r.Idle.String())
+	}
+	if r.MaxBody != 0 {
+		add("body", strconv.FormatUint(r.MaxBody, 10))
+	}
+	add("allow", prefixes(r.Sources.Allow))
+	add("deny", prefixes(r.Sources.Deny))
+	return strings.Join(words, " ")
+}
+
+// String is the code and the place: "301:https://other.example/x".
+func (r Redirect) String() string {
+	if r.Code == 0 {
+		return ""
+	}
+	out := strconv.Itoa(r.Code) + ":"
+	if r.Scheme != "" {
+		out += r.Scheme + ":"
+	}
+	if r.Host != "" {
+		out += "//" + r.Host
+	}
+	if r.Port != 0 {
+		out += ":" + strconv.Itoa(int(r.Port))
+	}
+	return out + r.Path
+}
+
+func prefixes(list []netip.Prefix) string {
+	out := make([]string, len(list))
+	for i, p := range list {
+		out[i] = p.String()
+	}
+	return strings.Join(out, ",")
+}

@@ -1,0 +1,134 @@
+package xds
+
+import (
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
+
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	brotliv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/brotli/compressor/v3"
+	gzipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/gzip/compressor/v3"
+	zstdv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/zstd/compressor/v3"
+	basicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/basic_auth/v3"
+	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	customv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// The HTTP filters, in their order. The chain is the same for all hosts and never changes, since a changed listener drains
+// its connections: what a route does not switch on by its typed_per_filter_config, under these names, is disabled, and
+// Envoy makes no filter for it.
+const (
+	filterPaths          = "envoy.filters.http.rbac" // always on: refuse.go
+	filterCustomResponse = "hythe.custom-response"
+	filterCORS           = "hythe.cors"
+	filterSources        = "hythe.sources"
+	filterRateLimit      = "hythe.rate-limit"
+	filterBodySize       = "hythe.body-size"
+	filterBasicAuth      = "hythe.basic-auth"
+	filterExternalAuth   = "hythe.external-auth"
+	filterHeaders        = "hythe.headers"
+	filterGzip           = "hythe.gzip"
+	filterBrotli         = "hythe.brotli"
+	filterZstd           = "hythe.zstd"
+	filterSession        = "hythe.session"
+)
+
+// noCluster is where a filter would ask that no route has told whom to ask.
+const noCluster = "hythe.nobody"
+
+// httpFilters are those of every request.
+func (b *builder) httpFilters() []*hcmv3.HttpFilter {
+	return b.filters(func(string) bool { return true })
+}
+
+// upgradeFilters are those of WebSockets, whose bytes are no body.
+func (b *builder) upgradeFilters() []*hcmv3.HttpFilter {
+	return b.filters(func(name string) bool {
+		switch name {
+		case filterBodySize, filterGzip, filterBrotli, filterZstd:
+			return false
+		}
+		return true
+	})
+}
+
+func (b *builder) filters(keep func(name string) bool) []*hcmv3.HttpFilter {
+	out := []*hcmv3.HttpFilter{b.refuseConfusing()}
+	add := func(name string, config message) {
+		if keep(name) {
+			out = append(out, &hcmv3.HttpFilter{
+				Name: name, Disabled: true,
+				ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(config)},
+			})
+		}
+	}
+	add(filterCustomResponse, &customv3.CustomResponse{})
+	add(filterCORS, &corsv3.Cors{})
+	add(filterSources, &rbacv3.RBAC{})
+	add(filterRateLimit, &limitv3.LocalRateLimit{StatPrefix: "limit"})
+	add(filterBodySize, &matchingv3.ExtensionWithMatcher{
+		XdsMatcher:      &xdsmatcherv3.Matcher{},
+		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "composite", TypedConfig: b.any(&compositev3.Composite{})},
+	})
+	add(filterBasicAuth, nobody())
+	add(filterExternalAuth, nobodyAsked())
+	add(filterHeaders, &mutationv3.HeaderMutation{})
+	add(filterGzip, b.compressor("gzip", &gzipv3.Gzip{}))
+	add(filterBrotli, b.compressor("brotli", &brotliv3.Brotli{}))
+	add(filterZstd, b.compressor("zstd", &zstdv3.Zstd{}))
+	add(filterSession, &sessionv3.StatefulSession{})
+	return append(out, b.router()...)
+}
+
+// nobody is a basic auth that lets nobody in, until a route names users.
+func nobody() *basicv3.BasicAuth {
+	return &basicv3.BasicAuth{Users: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{
+		InlineString: "nobody:{SHA}AAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+	}}}
+}
+
+// nobodyAsked is an external auth that lets nobody in, until a route names who is to be asked.
+func nobodyAsked() *authzv3.ExtAuthz {
+	return &authzv3.ExtAuthz{Services: &authzv3.ExtAuthz_HttpService{HttpService: &authzv3.HttpService{
+		ServerUri: &corev3.HttpUri{
+			Uri: "http://" + noCluster, Timeout: durationpb.New(time.Second),
+			HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: noCluster},
+		},
+	}}}
+}
+
+func (b *builder) compressor(name string, library message) *compressorv3.Compressor {
+	return &compressorv3.Compressor{CompressorLibrary: &corev3.TypedExtensionConfig{Name: name, TypedConfig: b.any(library)}}
+}
+
+// always is the configuration for a route of a filter which knows none for routes: the filter in the chain is a composite
+// one, which becomes this filter for all requests of the route.
+func (b *builder) always(name string, config message) *matchingv3.ExtensionWithMatcherPerRoute {
+	action := b.any(&compositev3.ExecuteFilterAction{TypedConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: b.any(config)}})
+	return &matchingv3.ExtensionWithMatcherPerRoute{XdsMatcher: &xdsmatcherv3.Matcher{
+		OnNoMatch: &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
+			Action: &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: action},
+		}},
+	}}
+}
+
+// enable switches a filter on for a route, with the route's configuration of it.
+func (b *builder) enable(r *routev3.Route, filter string, config message) {
+	if r.TypedPerFilterConfig == nil {
+		r.TypedPerFilterConfig = map[string]*anypb.Any{}
+	}
+	r.TypedPerFilterConfig[filter] = b.any(config)
+}
