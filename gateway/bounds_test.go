@@ -41,7 +41,7 @@ func TestBoundedProblems(t *testing.T) {
 	ing := &networkingv1.Ingress{}
 	ing.Annotations = map[string]string{
 		"nginx.ingress.kubernetes.io/" + strings.Repeat("x", 256<<10): "y",
-		"nginx.ingress.kubernetes.io/configuration-snippet":           strings.Repeat("z", 256<<10),
+		"nginx.ingress.kubernetes.io/stream-snippet":                  strings.Repeat("z", 256<<10),
 	}
 	for i := range 3000 {
 		ing.Annotations[fmt.Sprintf("nginx.ingress.kubernetes.io/%d\n", i)] = "x"

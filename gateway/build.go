@@ -23,6 +23,13 @@ type index struct {
 	// byHost holds the requests with rules for a host, oldest first, all of one namespace.
 	byHost       map[string][]*request
 	certificates *certificates
+	// trusts are Secrets for TLS to pods, by name.
+	trusts map[string]Trust
+	// passthroughs are server names whose connections are handed on, and passed the Service ports that get them.
+	passthroughs []Passthrough
+	passed       []target
+	// canaries are paths of canaries by where they are added.
+	canaries map[place]path
 	// fallback is the request whose default backend serves what nobody asked for; may be nil.
 	fallback *request
 }
@@ -32,18 +39,24 @@ func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, 
 	classes := newClasses(s, settings)
 	requests, more := readRequests(s, &classes)
 	problems := append(classes.problems(), more...)
+	problems = append(problems, x.settleUpstreams(requests, read)...)
+	problems = append(problems, x.settleUsers(requests, read)...)
+	canaries := slices.DeleteFunc(slices.Clone(requests), func(r *request) bool { return !r.asked.Canary })
+	requests = slices.DeleteFunc(requests, func(r *request) bool { return r.asked.Canary })
 	for _, r := range requests {
 		for host := range r.paths {
 			x.byHost[host] = append(x.byHost[host], r)
 		}
 	}
 	problems = append(problems, x.settleOwners()...)
+	problems = append(problems, x.settleCanaries(canaries)...)
 	allowed := slices.DeleteFunc(slices.Clone(requests), func(r *request) bool { return !r.mayCatchAll })
 	x.fallback = oldestDefault(allowed)
 	problems = append(problems, unusedDefaults(allowed, x.fallback)...)
 	x.certificates, more = buildCertificates(settings, requests, read, x.owner)
 	x.certificates.pin(slices.Collect(maps.Keys(x.byHost)), x.owner)
-	return x, append(problems, more...)
+	problems = append(problems, more...)
+	return x, append(problems, x.settlePassthrough()...)
 }
 
 // oldestDefault returns the first request that has a default backend, those before that can work as written.
@@ -133,6 +146,8 @@ func (x *index) buildHost(name string) (Host, []target, []model.Problem) {
 	var ports []target
 	add := func(p path) {
 		route, port, problem := x.buildRoute(rules, p)
+		more, lost := x.extras(rules, p, &route)
+		ports, problems = append(ports, more...), append(problems, lost...)
 		route.Plain = route.Plain || host.RedirectHTTPS && x.plain(name, p.from)
 		host.Routes = append(host.Routes, route)
 		if problem != nil {
@@ -256,7 +271,12 @@ func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) 
 	}
 	if p.from.refused == nil {
 		route.Policy = p.from.policy
+		route.BasicAuth = p.from.users
 		if route.Policy != nil && route.Policy.Redirect.Code != 0 {
+			return route, target{}, nil
+		}
+		if route.Policy != nil && route.Policy.Answer.Status != 0 {
+			route.Status = route.Policy.Answer.Status
 			return route, target{}, nil
 		}
 	}
@@ -271,7 +291,7 @@ func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) 
 			where = "requests for the default backend are answered" // by every host in the same words: one Problem
 		}
 		problem := model.Problemf(model.Ref("Ingress", p.from.key), refused.reason, "%s; %s 503", refused.message, where)
-		route.Policy = nil
+		route.Policy, route.BasicAuth = nil, nil
 		return route, target{}, &problem
 	}
 	to := target{port, p.from.asked.Backend}

@@ -71,8 +71,11 @@ func (c *Cache) reader(s *model.Snapshot) (read secretReader, keep func()) {
 func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
 	read, keep := c.reader(s)
 	x, problems := newIndex(s, settings, read)
-	config := Config{Certificates: x.certificates.list()}
-	used, sets := map[string]target{}, map[string]servicePort{}
+	config := Config{Certificates: x.certificates.list(), Passthroughs: x.passthroughs}
+	used, sets := map[string]target{}, map[string]target{}
+	for _, p := range x.passed {
+		used[p.name()], sets[p.endpoints()] = p, p
+	}
 	names, more := x.hosts()
 	problems = append(problems, more...)
 	for _, name := range names {
@@ -80,15 +83,16 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 		config.Hosts = append(config.Hosts, host)
 		problems = append(problems, more...)
 		for _, p := range ports {
-			used[p.name()], sets[p.servicePort.name()] = p, p.servicePort
+			used[p.name()], sets[p.endpoints()] = p, p
 		}
 	}
 	own := model.OwnOf(s, settings.OwnPorts, settings.LocalAddresses...)
 	for _, name := range slices.Sorted(maps.Keys(used)) {
-		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: used[name].servicePort.name(), Backend: used[name].settings})
+		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: used[name].endpoints(), Backend: used[name].settings})
 	}
+	config.Trusts = x.usedTrusts(config.Backends)
 	for _, name := range slices.Sorted(maps.Keys(sets)) {
-		set, more := containEndpoints(name, sets[name], s.Endpoints, own)
+		set, more := containEndpoints(name, sets[name], s, own)
 		config.EndpointSets = append(config.EndpointSets, set)
 		problems = append(problems, more...)
 	}

@@ -21,6 +21,8 @@ import (
 type keyPair struct {
 	chain, key []byte // PEM
 	certs      []*x509.Certificate
+	// authorities is ca.crt, PEM and written anew; empty if there is none that can be read.
+	authorities []byte
 }
 
 const (
@@ -65,7 +67,7 @@ func readSecret(secret *corev1.Secret) (*keyPair, error) {
 	if err != nil {
 		return nil, errors.New("holds a private key of an unknown kind")
 	}
-	out := &keyPair{certs: certs, key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}
+	out := &keyPair{certs: certs, authorities: readAuthorities(secret.Data[corev1.ServiceAccountRootCAKey]), key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}
 	for _, cert := range certs {
 		out.chain = append(out.chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
@@ -133,8 +135,17 @@ func (p *keyPair) warning(now time.Time) (reason, message string) {
 			return "CertificateNotYetValid", "is valid from " + cert.NotBefore.UTC().Format(time.DateTime) + " UTC only"
 		}
 	}
+	for _, cert := range p.certs {
+		if now.After(cert.NotAfter.Add(-soon(cert.NotAfter.Sub(cert.NotBefore)))) {
+			return "CertificateExpiresSoon", "expires on " + cert.NotAfter.UTC().Format(time.DateTime) + " UTC, and was not renewed"
+		}
+	}
 	return "", ""
 }
+
+// soon is how long before its end a certificate of some lifetime should have been renewed: a tenth of it, and no more than
+// two weeks. What renews by itself (RFC 8555) does so when a third is left.
+func soon(lifetime time.Duration) time.Duration { return min(lifetime/10, 14*24*time.Hour) }
 
 // uncovered selects those names that the certificate is not for. Clients check subject alternative names only
 // (RFC 9525 section 6.3).
@@ -155,6 +166,19 @@ func (p *keyPair) serverNames() []string {
 		if host, err := checkHost(name); err == nil {
 			out = append(out, host)
 		}
+	}
+	return out
+}
+
+// readAuthorities writes the certificates of ca.crt anew; none if one of them cannot be read.
+func readAuthorities(text []byte) []byte {
+	certs, err := readChain(text)
+	if err != nil {
+		return nil
+	}
+	var out []byte
+	for _, cert := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
 	return out
 }

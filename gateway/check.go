@@ -42,6 +42,12 @@ func Check(c Config) error {
 		}
 		checkRoutes(bad, h, used)
 	}
+	for _, p := range c.Passthroughs {
+		used[p.Backend] = true
+		if other, ok := serverNames[p.ServerName]; ok {
+			bad("server name %s is passed through and has the certificate %s", p.ServerName, other)
+		}
+	}
 	checkUse(bad, c, used)
 	return errors.Join(errs...)
 }
@@ -59,8 +65,8 @@ func checkRoutes(bad func(string, ...any), h Host, used map[string]bool) {
 		bad("host %s does not end with a route for everything", h.Name)
 	}
 	for i, r := range h.Routes {
-		if r.Backend != "" {
-			used[r.Backend] = true
+		for _, name := range r.Backends() {
+			used[name] = true
 		}
 		redirects := r.Policy != nil && r.Policy.Redirect.Code != 0
 		if (r.Backend == "") == (r.Status == 0 && !redirects) || redirects && r.Status != 0 {

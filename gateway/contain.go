@@ -29,9 +29,13 @@ func (x *index) containHost(name string) (host Host, ports []target, problems []
 }
 
 // containEndpoints is buildEndpoints. A Backend without endpoints answers 503.
-func containEndpoints(name string, p servicePort, all map[model.Key]*model.ServiceEndpoints, own model.Own) (set EndpointSet, problems []model.Problem) {
-	fault := model.Contain(model.Ref("Service", p.service), "Requests for its port "+name+" are answered 503", func() {
-		set, problems = buildEndpoints(p, all[p.service], own)
+func containEndpoints(name string, t target, s *model.Snapshot, own model.Own) (set EndpointSet, problems []model.Problem) {
+	fault := model.Contain(model.Ref("Service", t.service), "Requests for its port "+name+" are answered 503", func() {
+		if t.settings.ServiceAddress {
+			set, problems = buildServiceAddress(t, s.Endpoints[t.service], own, model.ClusterIPs(s.Services[t.service]))
+			return
+		}
+		set, problems = buildEndpoints(t.servicePort, s.Endpoints[t.service], own)
 	})
 	if fault != nil {
 		return EndpointSet{Name: name}, fault

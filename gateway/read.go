@@ -30,9 +30,13 @@ type request struct {
 	// asked is what its annotations ask for, and policy that of it which holds for each of its routes; nil for nothing.
 	asked  nginx.Settings
 	policy *policy.Route
+	// canaryBy says which requests a canary takes, with expressions as Envoy has them.
+	canaryBy policy.Canary
 	// refused is set where an annotation asks for protection that is not there: then all paths answer 503, for an open
 	// door is not what was asked for.
 	refused *refusal
+	// users are who may come in by a password; nil where that is not asked for.
+	users *BasicAuth
 }
 
 // A path is one path of a request.
@@ -65,10 +69,8 @@ func newRequest(key model.Key, ing *networkingv1.Ingress, mayCatchAll bool) (*re
 	}
 	r.readAnnotations(report)
 	if r.asked.Canary {
-		// It repeats paths of another Ingress, to take a share of the requests. As an ordinary one it would take
-		// all or none, by age.
-		report("CanaryNotSupported", "canaries are not supported; it is left out")
-		r.fallback = nil
+		r.canaryNotes(report)
+		r.readRules(report)
 		return r, problems
 	}
 	r.readRules(report)

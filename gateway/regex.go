@@ -33,15 +33,21 @@ func wantsRegex(text string, kind networkingv1.PathType) bool {
 // reduced to what a path in a request can hold, ASCII, and written anew from what was understood. Nothing in it depends on
 // the case of letters.
 func checkRegex(text string) (string, error) {
-	switch {
-	case !strings.HasPrefix(text, "/"):
+	if !strings.HasPrefix(text, "/") {
 		return "", errors.New("must start with a slash")
+	}
+	return plainRegex(text, syntax.Perl|syntax.FoldCase)
+}
+
+// plainRegex is checkRegex for what is no path.
+func plainRegex(text string, flags syntax.Flags) (string, error) {
+	switch {
 	case len(text) > longestRegex:
 		return "", fmt.Errorf("is longer than %d bytes", longestRegex)
 	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
 		return "", errors.New("has a space, a control character or one beyond ASCII; write it percent-encoded")
 	}
-	parsed, err := syntax.Parse(text, syntax.Perl|syntax.FoldCase)
+	parsed, err := syntax.Parse(text, flags)
 	if err != nil {
 		return "", fmt.Errorf("is no regular expression of RE2 (%w); look-around and back-references have no equivalent", err)
 	}

@@ -41,6 +41,10 @@ type Config struct {
 	Hosts []Host
 	// Certificates is sorted by Name; the one named DefaultCertificateName is always there.
 	Certificates []Certificate
+	// Trusts is sorted by Name and holds exactly those that a Backend's Upstream names.
+	Trusts []Trust
+	// Passthroughs is sorted by ServerName.
+	Passthroughs []Passthrough
 	// Backends is sorted by Name and holds exactly those that a Host refers to.
 	Backends []Backend
 	// EndpointSets is sorted by Name and holds exactly those that a Backend refers to.
@@ -83,6 +87,11 @@ type Route struct {
 	Status uint32
 	// Policy is what else happens to the requests; nil if nothing does. Routes share it.
 	Policy *policy.Route
+	// BasicAuth is who may come in by a password; nil where that is not asked for.
+	BasicAuth *BasicAuth
+	// Canary takes some of the requests, and Mirror gets copies of them; nil for none.
+	Canary *Canary
+	Mirror *Mirror
 	// Origin is the Ingress that asked for the route; empty for the final 404.
 	Origin model.Key
 }

@@ -38,6 +38,9 @@ func (c Config) String() string {
 	for _, cert := range c.Certificates {
 		b.WriteString(words("certificate", cert.Name, cert.ServerNames...))
 	}
+	for _, p := range c.Passthroughs {
+		b.WriteString(words("passthrough", p.ServerName, p.Backend, p.Origin.String()))
+	}
 	for _, backend := range c.Backends {
 		if backend.Name != backend.Endpoints {
 			b.WriteString(words("backend", backend.Name, "endpoints="+backend.Endpoints))
@@ -67,6 +70,15 @@ func writeHost(b *strings.Builder, h Host) {
 		}
 		if r.Plain {
 			line += " plain"
+		}
+		if r.Canary != nil {
+			line += " canary=" + r.Canary.Backend + " (" + r.Canary.String() + ")"
+		}
+		if r.Mirror != nil {
+			line += " mirror=" + r.Mirror.Backend
+		}
+		if r.BasicAuth != nil {
+			line += " basic-auth"
 		}
 		if r.Policy != nil {
 			line += " " + r.Policy.String()

@@ -19,6 +19,8 @@ import (
 func Build(config gateway.Config, settings Settings) (Resources, []model.Problem) {
 	b := &builder{settings: settings.withDefaults(), origins: origins(config)}
 	certificates := b.addSecrets(config.Certificates)
+	b.stampPassthroughs(config.Passthroughs)
+	b.addTrusts(config.Trusts)
 	endpoints := map[string]bool{}
 	for _, s := range config.EndpointSets {
 		endpoints[s.Name] = true
@@ -31,12 +33,14 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 				loadAssignment(gateway.EndpointSet{Name: c.Endpoints}))
 			endpoints[c.Endpoints] = true
 		}
-		cluster := &Resource{Kind: Cluster, Name: c.Name, Needs: []string{c.Endpoints}, Objects: b.origins[c.Name]}
+		cluster := &Resource{Kind: Cluster, Name: c.Name, Needs: []string{c.Endpoints}, Secrets: secretsOf(c.Upstream), Objects: b.origins[c.Name]}
 		b.contain(cluster, "requests are answered 503", func() { b.add(cluster, b.cluster(c)) })
 	}
 	// No listener is left out: after a panic in one of these Build has no answer.
 	b.add(&Resource{Kind: Listener, Name: httpListener}, b.plainListener())
-	b.add(&Resource{Kind: Listener, Name: httpsListener, Needs: secretNames(certificates)}, b.tlsListener(certificates))
+	b.add(&Resource{
+		Kind: Listener, Name: httpsListener, Needs: secretNames(certificates), Clusters: passedTo(config.Passthroughs),
+	}, b.tlsListener(certificates, config.Passthroughs))
 	b.add(&Resource{Kind: Listener, Name: readyListener, Last: true}, b.readinessListener())
 	b.add(&Resource{Kind: RouteTable, Name: routeTable}, routeConfiguration())
 	b.addHosts(config.Hosts)
@@ -99,11 +103,14 @@ func origins(config gateway.Config) map[string][]model.ObjectRef {
 	for _, h := range config.Hosts {
 		_ = contain.Do(func() { // addHost tells of it
 			for _, r := range h.Routes {
-				if r.Backend != "" {
-					byBackend[r.Backend] = appendNew(byBackend[r.Backend], model.Ref("Ingress", r.Origin))
+				for _, backend := range r.Backends() {
+					byBackend[backend] = appendNew(byBackend[backend], model.Ref("Ingress", r.Origin))
 				}
 			}
 		})
+	}
+	for _, p := range config.Passthroughs {
+		byBackend[p.Backend] = appendNew(byBackend[p.Backend], model.Ref("Ingress", p.Origin))
 	}
 	for _, c := range config.Backends {
 		if c.Endpoints == c.Name {

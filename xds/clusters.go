@@ -43,13 +43,12 @@ func (b *builder) cluster(c gateway.Backend) *clusterv3.Cluster {
 		MaxConnections: wrapperspb.UInt32(noLimit), MaxPendingRequests: wrapperspb.UInt32(noLimit),
 		MaxRequests: wrapperspb.UInt32(noLimit), MaxRetries: wrapperspb.UInt32(noLimit),
 	}
-	return &clusterv3.Cluster{
-		TransportSocket:      b.upstreamTLS(c.Protocol),
+	out := &clusterv3.Cluster{
+		TransportSocket:      b.upstreamTLS(c.Protocol, c.Upstream),
 		Name:                 c.Name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: c.Endpoints},
 		ConnectTimeout:       durationpb.New(cmp.Or(c.ConnectTimeout, b.settings.ConnectTimeout)),
-		LbPolicy:             clusterv3.Cluster_LEAST_REQUEST,
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			// Kubernetes says who is ready; to send to the others as well when few are left helps nobody.
 			HealthyPanicThreshold: &typev3.Percent{Value: 0},
@@ -68,6 +67,8 @@ func (b *builder) cluster(c gateway.Backend) *clusterv3.Cluster {
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(upstreamHTTP(c.Protocol)),
 		},
 	}
+	balance(out, c.Balance)
+	return out
 }
 
 // outlierDetection avoids endpoints that cannot be connected to, never more than half of them and never for what

@@ -13,11 +13,11 @@ import (
 	brotliv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/brotli/compressor/v3"
 	gzipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/gzip/compressor/v3"
 	zstdv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/zstd/compressor/v3"
-	basicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/basic_auth/v3"
 	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	customv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
@@ -43,6 +43,7 @@ const (
 	filterGzip           = "hythe.gzip"
 	filterBrotli         = "hythe.brotli"
 	filterZstd           = "hythe.zstd"
+	filterBandwidth      = "hythe.bandwidth"
 	filterSession        = "hythe.session"
 )
 
@@ -79,25 +80,24 @@ func (b *builder) filters(keep func(name string) bool) []*hcmv3.HttpFilter {
 	add(filterCORS, &corsv3.Cors{})
 	add(filterSources, &rbacv3.RBAC{})
 	add(filterRateLimit, &limitv3.LocalRateLimit{StatPrefix: "limit"})
-	add(filterBodySize, &matchingv3.ExtensionWithMatcher{
-		XdsMatcher:      &xdsmatcherv3.Matcher{},
-		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "composite", TypedConfig: b.any(&compositev3.Composite{})},
-	})
-	add(filterBasicAuth, nobody())
+	add(filterBodySize, b.composite())
+	add(filterBasicAuth, b.composite())
 	add(filterExternalAuth, nobodyAsked())
 	add(filterHeaders, &mutationv3.HeaderMutation{})
 	add(filterGzip, b.compressor("gzip", &gzipv3.Gzip{}))
 	add(filterBrotli, b.compressor("brotli", &brotliv3.Brotli{}))
 	add(filterZstd, b.compressor("zstd", &zstdv3.Zstd{}))
+	add(filterBandwidth, &faultv3.HTTPFault{})
 	add(filterSession, &sessionv3.StatefulSession{})
 	return append(out, b.router()...)
 }
 
-// nobody is a basic auth that lets nobody in, until a route names users.
-func nobody() *basicv3.BasicAuth {
-	return &basicv3.BasicAuth{Users: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{
-		InlineString: "nobody:{SHA}AAAAAAAAAAAAAAAAAAAAAAAAAAA=",
-	}}}
+// composite is a place in the chain for a filter that always puts there.
+func (b *builder) composite() *matchingv3.ExtensionWithMatcher {
+	return &matchingv3.ExtensionWithMatcher{
+		XdsMatcher:      &xdsmatcherv3.Matcher{},
+		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "composite", TypedConfig: b.any(&compositev3.Composite{})},
+	}
 }
 
 // nobodyAsked is an external auth that lets nobody in, until a route names who is to be asked.

@@ -109,9 +109,7 @@ func (b *builder) addHost(h gateway.Host, build func() ([]*routev3.Route, []stri
 func backends(h gateway.Host) []string {
 	var out []string
 	for _, r := range h.Routes {
-		if r.Backend != "" {
-			out = append(out, r.Backend)
-		}
+		out = append(out, r.Backends()...)
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,13 +38,13 @@ const (
 
 func (b *builder) plainListener() *listenerv3.Listener {
 	l := b.listener(httpListener, b.settings.HTTP)
-	l.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: []*listenerv3.Filter{b.httpFilter("http")}}}
+	l.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: []*listenerv3.Filter{b.stateFilter(clientValue()), b.httpFilter("http")}}}
 	return l
 }
 
 // tlsListener has a filter chain for each certificate. Whatever may change often is in the virtual hosts: to
 // change a chain is to drain its connections.
-func (b *builder) tlsListener(certificates []gateway.Certificate) *listenerv3.Listener {
+func (b *builder) tlsListener(certificates []gateway.Certificate, passthroughs []gateway.Passthrough) *listenerv3.Listener {
 	l := b.listener(httpsListener, b.settings.HTTPS)
 	l.ListenerFilters = []*listenerv3.ListenerFilter{{
 		Name:       "envoy.filters.listener.tls_inspector",
@@ -75,6 +76,12 @@ func (b *builder) tlsListener(certificates []gateway.Certificate) *listenerv3.Li
 			continue
 		}
 		l.FilterChains = append(l.FilterChains, chain)
+	}
+	for _, p := range passthroughs {
+		if !taken[p.ServerName] {
+			taken[p.ServerName] = true
+			l.FilterChains = append(l.FilterChains, b.passthroughChain(p))
+		}
 	}
 	return l
 }
@@ -145,7 +152,7 @@ func (b *builder) tlsChain(certificate string) *listenerv3.FilterChain {
 			Name:       "envoy.transport_sockets.tls",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(tlsContext(certificate))},
 		},
-		Filters: []*listenerv3.Filter{b.stampFilter(certificate), b.httpFilter("https")},
+		Filters: []*listenerv3.Filter{b.stampFilter(certificate), b.httpFilter("https", b.hsts(certificate)...)},
 	}
 }
 
@@ -177,10 +184,15 @@ func (b *builder) stampFilter(certificate string) *listenerv3.Filter {
 			}},
 		}},
 	}
+	return b.stateFilter(value, clientValue())
+}
+
+// stateFilter says something about a connection to its routes.
+func (b *builder) stateFilter(values ...*statev3.FilterStateValue) *listenerv3.Filter {
 	return &listenerv3.Filter{
 		Name: "envoy.filters.network.set_filter_state",
 		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(&setstatev3.Config{
-			OnNewConnection: []*statev3.FilterStateValue{value},
+			OnNewConnection: values,
 		})},
 	}
 }
@@ -188,15 +200,15 @@ func (b *builder) stampFilter(certificate string) *listenerv3.Filter {
 // httpFilter has the settings that Envoy advises for edges (configuration/best_practices/edge). No request has a
 // total time limit: Kubernetes' Ingress knows none, and uploads, server-sent events and WebSockets run for long.
 // What does not move is ended by the stream idle timeout.
-func (b *builder) httpFilter(stat string) *listenerv3.Filter {
+func (b *builder) httpFilter(stat string, first ...*hcmv3.HttpFilter) *listenerv3.Filter {
 	manager := &hcmv3.HttpConnectionManager{
 		StatPrefix: stat,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: routeTable, ConfigSource: ads(),
 		}},
-		HttpFilters: b.httpFilters(),
+		HttpFilters: append(first, b.httpFilters()...),
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{
-			UpgradeType: "websocket", Filters: b.upgradeFilters(),
+			UpgradeType: "websocket", Filters: append(slices.Clone(first), b.upgradeFilters()...),
 		}},
 
 		EarlyHeaderMutationExtensions: b.dropForgeable(),

@@ -31,8 +31,8 @@ func upstreamHTTP(p policy.Protocol) *httpv3.HttpProtocolOptions {
 }
 
 // upstreamTLS encrypts connections to pods; nil where they are in the clear. As in nginx nobody checks the pod's
-// certificate, and no server name is sent.
-func (b *builder) upstreamTLS(p policy.Protocol) *corev3.TransportSocket {
+// certificate, and no server name is sent, unless u says so.
+func (b *builder) upstreamTLS(p policy.Protocol, u policy.Upstream) *corev3.TransportSocket {
 	if !p.TLS() {
 		return nil
 	}
@@ -43,6 +43,7 @@ func (b *builder) upstreamTLS(p policy.Protocol) *corev3.TransportSocket {
 	if p.HTTP2() {
 		context.CommonTlsContext.AlpnProtocols = []string{"h2"}
 	}
+	upstreamSettings(context, u)
 	return &corev3.TransportSocket{
 		Name:       "envoy.transport_sockets.tls",
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(context)},

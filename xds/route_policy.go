@@ -25,16 +25,27 @@ import (
 
 // routes are what serves a gateway.Route with its Policy. There is at least one, and they match what routeMatch says.
 func (b *builder) routes(r gateway.Route) []*routev3.Route {
+	return b.withCORS(r, withSatisfy(r, b.served(r)))
+}
+
+func (b *builder) served(r gateway.Route) []*routev3.Route {
 	out := route(r)
 	p := r.Policy
+	b.authenticate(r, out)
 	if p == nil {
-		return []*routev3.Route{out}
+		b.changeHeaders(out, requestHeaders(r), nil)
+		return b.variants(r, out)
 	}
-	if !p.Sources.Empty() {
-		b.enable(out, filterSources, onlyFrom(p.Sources))
+	if s := sourcesOf(p); !s.Empty() {
+		b.enable(out, filterSources, onlyFrom(s))
 	}
+	b.changeHeaders(out, requestHeaders(r), p.ResponseHeaders)
 	if p.Redirect.Code != 0 {
 		out.Action = redirectTo(p.Redirect)
+		return []*routev3.Route{out}
+	}
+	if p.Answer.Status != 0 {
+		out.Action = answer(p.Answer)
 		return []*routev3.Route{out}
 	}
 	action := out.GetRoute()
@@ -53,7 +64,7 @@ func (b *builder) routes(r gateway.Route) []*routev3.Route {
 	if p.Rewrite != "" {
 		action.RegexRewrite = rewrite(r)
 	}
-	return []*routev3.Route{out}
+	return b.variants(r, out)
 }
 
 // validateAll says what Envoy would refuse of routes.
@@ -186,6 +197,12 @@ func actionWords(a *routev3.RouteAction) []string {
 	}
 	if h := a.GetHostRewriteLiteral(); h != "" {
 		words = append(words, "host "+h)
+	}
+	for _, m := range a.GetRequestMirrorPolicies() {
+		words = append(words, "mirror "+m.GetCluster())
+	}
+	if a.GetRetryPolicy() != nil {
+		words = append(words, fmt.Sprintf("retry %s %d", a.GetRetryPolicy().GetRetryOn(), a.GetRetryPolicy().GetNumRetries().GetValue()))
 	}
 	if d := a.GetIdleTimeout(); d != nil {
 		words = append(words, "idle "+d.AsDuration().String())

@@ -25,6 +25,9 @@ type Settings struct {
 	ConnectTimeout time.Duration
 	// StreamIdleTimeout ends a request on which no byte moved for so long; default 5 min.
 	StreamIdleTimeout time.Duration
+	// HSTS is the header Strict-Transport-Security (RFC 6797) of answers over TLS, for hosts with a certificate of their own;
+	// none if empty. To change it drains all of their connections.
+	HSTS string
 	// AccessLog writes a line for each request to Envoy's standard output.
 	AccessLog bool
 	// TraceLog is the cluster of Envoy's bootstrap that takes the log of requests with a TraceHeader; none if empty.
@@ -106,6 +109,10 @@ type Resource struct {
 	// Needs names what Envoy must have first: the Clusters of a VirtualHost, the Endpoints of a Cluster, the
 	// Secrets of a Listener.
 	Needs []string
+	// Secrets are what a Cluster waits for besides.
+	Secrets []string
+	// Clusters are those that a Listener hands connections on to by itself: it is sent when they are there.
+	Clusters []string
 	// Last holds the resource back until all others have been acknowledged.
 	Last bool
 	// Objects are the Kubernetes objects that asked for the resource.

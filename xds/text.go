@@ -109,8 +109,17 @@ func RouteText(r *routev3.Route) string {
 		}
 		words = append(words, h.GetName()+word+stringMatch(h.GetStringMatch()))
 	}
+	for _, c := range m.GetCookies() {
+		words = append(words, "cookie "+c.GetName()+" is "+stringMatch(c.GetStringMatch()))
+	}
+	if share := m.GetRuntimeFraction().GetDefaultValue(); share != nil {
+		words = append(words, fmt.Sprintf("%d of 1000000", share.GetNumerator()))
+	}
 	for _, s := range m.GetFilterState() {
-		word := s.GetKey() + " is not"
+		word := s.GetKey() + " is"
+		if s.GetAddressMatch().GetInvertMatch() {
+			word += " not"
+		}
 		for _, r := range s.GetAddressMatch().GetRanges() {
 			word += " " + r.GetAddressPrefix()
 		}

@@ -22,4 +22,14 @@
 // chunked; and the answer: status, and any of backend (the Backend's name), uri, host, proto (HTTP/1.1 or HTTP/2.0) and
 // header.NAME as the backend saw them, location and answer.NAME of the answer. A value of - means absent. "upgrade"
 // in the place of a header or body makes it a WebSocket, through which the body goes and comes back.
+//
+// In manifests CERT(any) and KEY(any) are a certificate that signs itself, without names, and CERT(pod) and KEY(pod) those that
+// pods show, for pod.test. They say in the headers Tls-Server-Name and Tls-Client what they saw of the gateway.
+//
+// A line "sni NAME" asks on a TLS connection for another server name, as browsers do where a certificate has both names.
+//
+// A line "times N" asks so often, and compares the last answer. The header Test-Answer tells the backend what to do: answer
+// a status, "stall" (no answer), "reset" (end of the connection), or "kib N" (a body of so many KiB), "drip N" (so many bytes, 0.6 s apart). With a status the answer
+// has Tries, how often the backends were asked for this one request. "cookie" is the answer's Set-Cookie, with * for the
+// value and _ for spaces.
 package nginx

@@ -3,6 +3,7 @@ package nginx
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
@@ -33,9 +34,10 @@ func TestVectors(t *testing.T) {
 	r := envoytest.New(t, nil)
 	count := 0
 	golden.Archives(t, "testdata/*.txtar", func(t *testing.T, archive *golden.Archive) {
-		config, problems := build(t, archive)
+		pod := newPair(t, "pod", "pod.test")
+		config, problems := build(t, archive, pod)
 		archive.Want(t, "problems", problems)
-		serve(t, &config)
+		serve(t, &config, pod)
 		if _, status := r.Set(t, config); len(status.Refused) > 0 {
 			t.Fatalf("Envoy refuses %v", status.Refused)
 		}
@@ -55,9 +57,10 @@ type seen struct {
 }
 
 // serve puts servers that speak the Backend's protocol in the place of its endpoints.
-func serve(t *testing.T, config *gateway.Config) {
+func serve(t *testing.T, config *gateway.Config, pod pair) {
 	t.Helper()
 	config.EndpointSets = nil
+	tests := new(orders)
 	for i := range config.Backends {
 		b := &config.Backends[i]
 		name := b.Name
@@ -67,6 +70,10 @@ func serve(t *testing.T, config *gateway.Config) {
 				return
 			}
 			n, _ := io.Copy(io.Discard, req.Body)
+			if tests.answer(w, req) {
+				return
+			}
+			describeTLS(req)
 			req.Header.Set("Body-Bytes", strconv.FormatInt(n, 10))
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.NewEncoder(w).Encode(seen{name, req.RequestURI, req.Host, req.Proto, req.Header})
@@ -76,7 +83,8 @@ func serve(t *testing.T, config *gateway.Config) {
 		s.Config.Protocols.SetUnencryptedHTTP2(b.Protocol == policy.H2C)
 		s.Config.Protocols.SetHTTP2(b.Protocol == policy.H2)
 		s.EnableHTTP2 = b.Protocol == policy.H2
-		if b.Protocol.TLS() {
+		s.TLS = pod.config()
+		if b.Protocol.TLS() || b.Passthrough {
 			s.StartTLS()
 		} else {
 			s.Start()
@@ -102,7 +110,7 @@ func echo(w http.ResponseWriter) {
 
 var pairReference = regexp.MustCompile(`(CERT|KEY)\(([^)]*)\)`)
 
-func build(t *testing.T, archive *golden.Archive) (gateway.Config, string) {
+func build(t *testing.T, archive *golden.Archive, pod pair) (gateway.Config, string) {
 	t.Helper()
 	dir := t.TempDir()
 	chain, key := envoytest.Pair(t, "any")
@@ -111,11 +119,17 @@ func build(t *testing.T, archive *golden.Archive) (gateway.Config, string) {
 			continue
 		}
 		data := pairReference.ReplaceAllFunc(file.Data, func(ref []byte) []byte {
-			which := chain
+			which, name := pair{chain, key}, string(ref[5:len(ref)-1])
 			if ref[0] == 'K' {
-				which = key
+				name = string(ref[4 : len(ref)-1])
 			}
-			return []byte(base64.StdEncoding.EncodeToString(which))
+			if name == "pod" {
+				which = pod
+			}
+			if ref[0] == 'K' {
+				return []byte(base64.StdEncoding.EncodeToString(which.key))
+			}
+			return []byte(base64.StdEncoding.EncodeToString(which.chain))
 		})
 		if err := os.WriteFile(filepath.Join(dir, file.Name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -143,6 +157,8 @@ type vector struct {
 	header           [][2]string
 	body             int
 	chunked, upgrade bool
+	times            int
+	sni              string
 	status           int
 	want             [][2]string
 }
@@ -167,6 +183,10 @@ func parse(t *testing.T, text string) []vector {
 		case words[0] == "header":
 			name, value, _ := strings.Cut(strings.TrimPrefix(line, "header "), ": ")
 			v.header = append(v.header, [2]string{name, value})
+		case words[0] == "times":
+			v.times, _ = strconv.Atoi(words[1])
+		case words[0] == "sni":
+			v.sni = words[1]
 		case words[0] == "upgrade":
 			v.upgrade = true
 		case words[0] == "body":
@@ -213,6 +233,9 @@ func (v vector) check(t *testing.T, r *envoytest.Rig) {
 }
 
 func (v vector) wrong(r *envoytest.Rig) string {
+	for range v.times - 1 {
+		_, _, _, _ = v.ask(r)
+	}
 	status, header, body, err := v.ask(r)
 	if err != nil {
 		return err.Error()
@@ -226,6 +249,9 @@ func (v vector) wrong(r *envoytest.Rig) string {
 		got := map[string]string{"backend": s.Backend, "uri": s.URI, "host": s.Host, "proto": s.Proto, "location": header.Get("Location")}[w[0]]
 		if name, ok := strings.CutPrefix(w[0], "header."); ok {
 			got = s.Header.Get(name)
+		}
+		if w[0] == "cookie" {
+			got = cookieValue.ReplaceAllString(strings.ReplaceAll(header.Get("Set-Cookie"), " ", "_"), `$1=*`)
 		}
 		if name, ok := strings.CutPrefix(w[0], "answer."); ok {
 			got = header.Get(name)
@@ -250,7 +276,7 @@ func (v vector) ask(r *envoytest.Rig) (status int, header http.Header, body []by
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	if v.url.Scheme == "https" {
-		conn = tls.Client(conn, &tls.Config{ServerName: v.url.Hostname(), InsecureSkipVerify: true})
+		conn = tls.Client(conn, &tls.Config{ServerName: cmp.Or(v.sni, v.url.Hostname()), InsecureSkipVerify: true})
 	}
 	go v.send(conn)
 	reader := bufio.NewReader(conn)
@@ -274,6 +300,7 @@ func (v vector) send(conn net.Conn) {
 	var b bytes.Buffer
 	target := v.url.RequestURI()
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", v.method, target, v.url.Host)
+	fmt.Fprintf(&b, "Test-Id: %d\r\n", testID.Add(1))
 	for _, h := range v.header {
 		fmt.Fprintf(&b, "%s: %s\r\n", h[0], h[1])
 	}

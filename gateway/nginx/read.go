@@ -1,6 +1,7 @@
 package nginx
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -62,7 +63,8 @@ func (s *Settings) take(name, option, value string) (n Note, bad bool) {
 		return n, true
 	}
 	if err := key.read(s, value); err != nil {
-		n.Reason, n.Closed = Invalid, key.Protects
+		var harmless *harmlessError
+		n.Reason, n.Closed = Invalid, key.Protects && !errors.As(err, &harmless)
 		n.Message = fmt.Sprintf("annotation %s: %v", name, err)
 		return n, true
 	}
@@ -74,6 +76,13 @@ func (s *Settings) settle() {
 	if s.ForceRedirect {
 		s.NoRedirect = false // so does nginx
 	}
+	s.settleCanary()
+	s.settleSession()
+	s.settleLimits()
+	s.settleBalance()
+	s.settleMirror()
+	s.settleCORS()
+	s.settleAuth()
 }
 
 // Keys is the table, sorted by name.

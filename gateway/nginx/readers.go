@@ -200,11 +200,3 @@ func sslRedirect(s *Settings, value string) error {
 	s.NoRedirect = err == nil && !v
 	return err
 }
-
-// verifyBackend closes what asks that pods' certificates be verified, which is not done yet.
-func verifyBackend(_ *Settings, value string) error {
-	if strings.EqualFold(value, "off") || value == "" {
-		return nil
-	}
-	return fmt.Errorf("%s is not supported yet: certificates of pods are not verified", quoted(value))
-}

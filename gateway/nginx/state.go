@@ -1,6 +1,10 @@
 package nginx
 
-import "hythe.dev/hythe/gateway/policy"
+import (
+	"time"
+
+	"hythe.dev/hythe/gateway/policy"
+)
 
 // Settings are what the annotations of one Ingress ask for, in types. The zero value is an Ingress without annotations.
 type Settings struct {
@@ -12,8 +16,24 @@ type Settings struct {
 	Regex bool
 	// NoRedirect switches the redirect to https off, ForceRedirect on where there is no TLS entry.
 	NoRedirect, ForceRedirect bool
-	// Canary marks an Ingress that takes a share of another one's requests.
-	Canary bool
+	// Passthrough hands the TLS connections of its hosts to the backend of path / as they are.
+	Passthrough bool
+	// Upstream is how TLS is spoken to pods, which has a meaning where Backend.Protocol has TLS.
+	Upstream policy.Upstream
+	// Canary marks an Ingress that takes a share of another one's requests: CanaryBy says which.
+	Canary   bool
+	CanaryBy policy.Canary
+	// Mirror gets copies of the requests.
+	Mirror Mirror
+
+	// Basic asks for a user and a password.
+	Basic BasicAuth
+
+	// What Read knows before it settles; zero afterwards.
+	affinity, badPattern, noMirror bool
+	expires                        time.Duration
+	cors                           corsAsked
+	balance                        policy.Balance
 }
 
 // A Note says what is not done as it is written.

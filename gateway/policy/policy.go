@@ -30,6 +30,17 @@ type Route struct {
 	MaxBody uint64
 	// Sources says which clients may come; others are answered 403.
 	Sources Sources
+	// SatisfyAny lets in who comes from Sources.Allow or can say who he is; otherwise both are needed.
+	SatisfyAny bool
+	// CORS, Request and Answer are in access.go, as are the changes of headers, in their order.
+	CORS                            CORS
+	RequestHeaders, ResponseHeaders []Header
+	Answer                          Answer
+	// Session, Limits, Hash and Retry are in traffic.go.
+	Session Session
+	Limits  Limits
+	Hash    []HashKey
+	Retry   Retry
 }
 
 // Sources are client addresses. The lists are sorted, without repetition, and of masked prefixes.
@@ -96,6 +107,13 @@ type Backend struct {
 	// ConnectTimeout is for one attempt; 0 means the default of package xds.
 	ConnectTimeout time.Duration
 	Protocol       Protocol
+	Balance        Balance
+	// Passthrough is for TLS connections of clients that are handed on as they are.
+	Passthrough bool
+	// Upstream is in tls.go.
+	Upstream Upstream
+	// ServiceAddress sends to the address of the Service in the place of those of its pods.
+	ServiceAddress bool
 }
 
 // String lists what is not the default: ";connect=5s;protocol=h2c". It is empty for the zero value.
@@ -106,6 +124,16 @@ func (b Backend) String() string {
 	}
 	if b.Protocol != HTTP {
 		out.WriteString(";protocol=" + b.Protocol.String())
+	}
+	if b.Balance != LeastRequest {
+		out.WriteString(";balance=" + b.Balance.String())
+	}
+	if b.Passthrough {
+		out.WriteString(";passthrough")
+	}
+	out.WriteString(b.Upstream.String())
+	if b.ServiceAddress {
+		out.WriteString(";service-address")
 	}
 	return out.String()
 }
@@ -132,6 +160,17 @@ func (r *Route) String() string {
 	}
 	add("allow", prefixes(r.Sources.Allow))
 	add("deny", prefixes(r.Sources.Deny))
+	if r.SatisfyAny {
+		add("satisfy", "any")
+	}
+	add("cors", r.CORS.String())
+	add("request", headersText(r.RequestHeaders))
+	add("response", headersText(r.ResponseHeaders))
+	add("answer", r.Answer.String())
+	add("session", r.Session.String())
+	add("limits", r.Limits.String())
+	add("hash", hashText(r.Hash))
+	add("retry", r.Retry.String())
 	return strings.Join(words, " ")
 }
 

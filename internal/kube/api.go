@@ -29,8 +29,8 @@ import (
 type APIOptions struct {
 	// Kinds is what is watched: ControllerKinds, GatewayKinds or NodeKinds. The rest of a Snapshot stays empty.
 	Kinds []string
-	// OpaqueSecrets takes Secrets of any type that hold tls.crt and tls.key, not only those of type
-	// kubernetes.io/tls. All Secrets of the cluster then pass through this process.
+	// OpaqueSecrets takes Secrets of any type that hold tls.crt and tls.key, and Opaque ones that hold auth, not only
+	// those of type kubernetes.io/tls. All Secrets of the cluster then pass through this process.
 	OpaqueSecrets bool
 	// Status keeps the status of objects; who does not need it gets no Snapshot for a change of it.
 	Status bool

@@ -89,10 +89,13 @@ func withoutLastApplied(annotations map[string]string) map[string]string {
 	return annotations
 }
 
-// trimSecret keeps certificate and key. Of the rest of a Secret nothing stays in memory.
+// htpasswdKey is where ingress-nginx looks for users and hashes of their passwords.
+const htpasswdKey = "auth"
+
+// trimSecret keeps certificate, key, the authorities in ca.crt, and users. Of the rest of a Secret nothing stays in memory.
 func trimSecret(o *corev1.Secret) {
 	data := map[string][]byte{}
-	for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
+	for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, corev1.ServiceAccountRootCAKey, htpasswdKey} {
 		if value, ok := o.Data[key]; ok {
 			data[key] = value
 		}
@@ -101,10 +104,11 @@ func trimSecret(o *corev1.Secret) {
 }
 
 // used says whether a trimmed object is kept: of Secrets those of type kubernetes.io/tls and others that hold both a
-// certificate and a key.
+// certificate and a key, or users.
 func used(object metav1.Object) bool {
 	o, ok := object.(*corev1.Secret)
-	return !ok || o.Type == corev1.SecretTypeTLS || len(o.Data) == 2
+	return !ok || o.Type == corev1.SecretTypeTLS || len(o.Data[corev1.TLSCertKey]) > 0 && len(o.Data[corev1.TLSPrivateKeyKey]) > 0 ||
+		o.Type == corev1.SecretTypeOpaque && len(o.Data[htpasswdKey]) > 0
 }
 
 // trimNode keeps no time of a heartbeat: the kubelet writes them again and again. That of a transition to or from Ready

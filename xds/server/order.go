@@ -43,6 +43,12 @@ func (m *machine) gate(l *lane, i item) state {
 		if !m.settled(true) {
 			return waiting
 		}
+	case l.kind == xds.Listener && i.resource != nil:
+		for _, cluster := range i.resource.Clusters {
+			if m.clusterState(cluster) == waiting {
+				return waiting
+			}
+		}
 	case l.kind == xds.VirtualHost:
 		return m.gateHost(i)
 	}
@@ -97,6 +103,14 @@ func (m *machine) inUse(cluster string) bool {
 				if i.resource != nil {
 					use(i.resource)
 				}
+			}
+		}
+		for _, h := range m.lanes[xds.Listener].held {
+			if h.resource == nil {
+				continue
+			}
+			for _, name := range h.resource.Clusters {
+				m.memo.used[name] = true
 			}
 		}
 		m.memo.used[anyCluster] = unknown
@@ -191,6 +205,13 @@ func (m *machine) clusterState(name string) state {
 			endpoints.pending[need] = true
 		}
 		return waiting
+	}
+	secrets := m.lanes[xds.Secret]
+	for _, need := range target.Secrets { // Envoy warms the cluster until it has them
+		_, refused := secrets.refused[need]
+		if _, isHeld := secrets.held[need]; !isHeld && !refused && m.target.Get(xds.Secret, need) != nil {
+			return waiting
+		}
 	}
 	return due
 }

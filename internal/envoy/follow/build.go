@@ -108,6 +108,8 @@ func (f *follower) listener() bool {
 	}
 	h := asked.Hop{Part: "listener", Text: text}
 	switch https := f.request.Scheme == "https"; {
+	case c != nil && f.chain.manager == nil && !f.chain.tls:
+		h.State, h.Remedy = asked.Broken, "its TLS connections are passed through (ssl-passthrough): what becomes of the request only the backend knows"
 	case c == nil || f.chain.manager == nil:
 		h.State, h.Remedy = asked.Broken, "no filter chain takes this server name: look at /debug/xds of the gateway"
 	case https && !f.chain.tls:

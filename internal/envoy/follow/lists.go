@@ -197,7 +197,8 @@ func routesOf(h *routev3.VirtualHost) []inspect.RouteAnswer {
 	var out []inspect.RouteAnswer
 	for _, r := range h.GetRoutes() {
 		m := r.GetMatch()
-		if r.GetRedirect().GetHttpsRedirect() || len(m.GetFilterState()) > 0 || len(m.GetHeaders()) > 0 {
+		if r.GetRedirect().GetHttpsRedirect() || len(m.GetFilterState()) > 0 || len(m.GetHeaders()) > 0 ||
+			len(m.GetCookies()) > 0 || m.GetRuntimeFraction() != nil {
 			continue
 		}
 		a := inspect.RouteAnswer{

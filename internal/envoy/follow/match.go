@@ -2,6 +2,7 @@ package follow
 
 import (
 	"net"
+	"net/http"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"hythe.dev/hythe/xds"
 )
@@ -240,6 +242,15 @@ func (s seen) matches(m *routev3.RouteMatch) bool {
 			return false
 		}
 	}
+	for _, c := range m.GetCookies() {
+		value, ok := s.cookie(c.GetName())
+		if !ok || stringMatches(c.GetStringMatch(), value) == c.GetInvertMatch() {
+			return false
+		}
+	}
+	if share := m.GetRuntimeFraction().GetDefaultValue(); share != nil && !whole(share) {
+		return false // some requests come here, most of a canary's do not
+	}
 	for _, f := range m.GetFilterState() {
 		addr, ok := s.state[f.GetKey()]
 		if !ok || addressMatches(f.GetAddressMatch(), addr) == f.GetAddressMatch().GetInvertMatch() {
@@ -247,6 +258,22 @@ func (s seen) matches(m *routev3.RouteMatch) bool {
 		}
 	}
 	return true
+}
+
+// cookie is the value of a cookie of the request.
+func (s seen) cookie(name string) (string, bool) {
+	list, _ := http.ParseCookie(s.headers["cookie"])
+	for _, c := range list {
+		if c.Name == name {
+			return c.Value, true
+		}
+	}
+	return "", false
+}
+
+// whole says whether a share is all requests.
+func whole(share *typev3.FractionalPercent) bool {
+	return share.GetDenominator() == typev3.FractionalPercent_MILLION && share.GetNumerator() >= 1_000_000
 }
 
 func stringMatches(m *matcherv3.StringMatcher, value string) bool {

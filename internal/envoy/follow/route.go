@@ -36,7 +36,10 @@ func (f *follower) route() bool {
 		return f.broken("route", fmt.Sprintf("path %q is answered 403 on every host", path),
 			"ask without dots and a semicolon in a path element: servers read such paths in two ways")
 	}
-	s := seen{path: path, state: f.chain.state, headers: map[string]string{}}
+	s := seen{path: path, state: maps.Clone(f.chain.state), headers: map[string]string{}}
+	if f.request.Client.IsValid() {
+		s.state[xds.ClientState] = f.request.Client
+	}
 	maps.Copy(s.headers, f.request.Headers)
 	s.headers[":authority"] = canonicalHost(f.request.Host)
 	s.headers[":path"] = withQuery(path, query)
@@ -51,6 +54,11 @@ func (f *follower) route() bool {
 		f.answer.Status = http.StatusForbidden
 		h.State, h.Remedy = asked.Broken, fmt.Sprintf("the source ranges of %s keep %s out: ask from elsewhere, or change its annotations",
 			h.Object, f.request.Client)
+		return f.hop(h, inspect.ReadBack{})
+	}
+	if xds.RouteAsks(r) && f.request.Headers["authorization"] == "" {
+		f.answer.Status = http.StatusUnauthorized
+		h.State, h.Remedy = asked.Broken, fmt.Sprintf("%s asks for a user and a password: send the header Authorization", h.Object)
 		return f.hop(h, inspect.ReadBack{})
 	}
 	switch a := r.GetAction().(type) {
