@@ -13,7 +13,7 @@ IMAGES_ARCH ?= amd64,arm64
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash golden guards fuzz bench clean
+.PHONY: help conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash golden guards fuzz bench bench-gateway clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,13 @@ golden: ## Rewrite the golden files of the tests from what the code does now: re
 
 bench: ## Run the benchmarks
 	$(GO) test -run '^$$' -bench . -short ./gateway/... ./lb/... ./node/...
+
+bench-gateway: setup envoy apiserver ## Measure the gateway: lost requests, propagation, throughput beside nginx, HAProxy and a static Envoy; goes on where it was stopped; needs root (SHORT=1: a minute, keeps nothing; ONLY=lost,propagation,throughput)
+	@./scripts/setup.sh bench
+	@mkdir -p conformance/results
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/hythe
+	$(GO) build -o $(BIN)/bench-gateway ./conformance/bench/gateway
+	$(BIN)/bench-gateway --hythe $(BIN)/hythe --commit $(VERSION) $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(SHORT)),--short)
 
 guards: ## Take out each guard against a fault, one by one, and see its test fail (some minutes; needs root and Envoy)
 	$(GO) run ./conformance/guards

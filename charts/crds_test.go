@@ -35,12 +35,18 @@ func TestDefinitions(t *testing.T) {
 	claim := func(name, spec string) string {
 		return head + "kind: AddressClaim\nmetadata: {name: " + name + "}\nspec: {" + spec + "}"
 	}
+	config := func(spec string) string {
+		return head + "kind: GatewayConfig\nmetadata: {name: a}\nspec: {" + spec + "}"
+	}
 	for name, object := range map[string]string{
 		"address": pool("192.0.2.1"), "range": pool("192.0.2.1-192.0.2.9"), "range with blanks": pool("' 192.0.2.1 - 192.0.2.9 '"),
 		"CIDR": pool("192.0.2.0/24"), "IPv6": pool("'2001:db8::1', '2001:db8::/64', '2001:db8::1-2001:db8::9'"),
 		"settings":   head + "kind: AddressPool\nmetadata: {name: a}\nspec: {addresses: [192.0.2.1], autoAssign: false, priority: -3}",
 		"claim":      claim("192.0.2.1", "address: 192.0.2.1, pool: a, services: [{namespace: a, name: b}], announce: [arp]"),
 		"IPv6 claim": claim("2001-0db8-0000-0000-0000-0000-0000-0001", "address: '2001:db8::1', pool: a, services: [{namespace: a, name: b}]"),
+		"defaults":   config("defaults: {maxBody: 8m, idleSeconds: 60, allow: [10.0.0.0/8, '2001:db8::1'], errorStatuses: [503]}"),
+		"grants":     config("grants: [{from: ['*'], to: [{kind: Secret, namespace: a, name: b}, {kind: URL, name: 'https://a.test'}]}]"),
+		"observe":    config("observe: {accessLog: {format: json, samplePerMille: 10}, tracing: {service: {namespace: a, name: b}, port: 4317, samplePerMille: 1}}"),
 		"report":     head + "kind: Report\nmetadata: {name: node-n1}\ncomponent: node\nnode: n1\nready: true\nproblems: [{kind: A, name: b, reason: C, message: d}]",
 	} {
 		t.Run("takes "+name, func(t *testing.T) {
@@ -63,6 +69,14 @@ func TestDefinitions(t *testing.T) {
 		"claim of another name": {claim("192.0.2.2", "address: 192.0.2.1, pool: a, services: [{namespace: a, name: b}]"), "the name must be the address"},
 		"claim spelt oddly":     {claim("a", "address: '2001:DB8::1', pool: a, services: [{namespace: a, name: b}]"), "it must be an address in its canonical form"},
 		"claim of nobody":       {claim("192.0.2.1", "address: 192.0.2.1, pool: a, services: []"), "spec.services in body should have at least 1 items"},
+		"no size":               {config("defaults: {maxBody: 8mb}"), "spec.defaults.maxBody"},
+		"no range":              {config("defaults: {allow: [10.0.0.0/99]}"), "'10.0.0.0/99' is no address or CIDR"},
+		"no such default":       {config("defaults: {proxyBodySize: 8m}"), `unknown field \"spec.defaults.proxyBodySize\"`},
+		"no log format":         {config("observe: {accessLog: {format: xml}}"), "supported values"},
+		"grant without kind":    {config("grants: [{from: [a], to: [{namespace: a}]}]"), "kind: Required value"},
+		"grant of all Secrets":  {config("grants: [{from: [a], to: [{kind: Secret}]}]"), "a URL needs a name and no namespace"},
+		"grant of all URLs":     {config("grants: [{from: [a], to: [{kind: URL}]}]"), "a URL needs a name and no namespace"},
+		"spans to no port":      {config("observe: {tracing: {service: {namespace: a, name: b}}}"), "service and port need each other"},
 		"report of another":     {head + "kind: Report\nmetadata: {name: node-n2}\ncomponent: node\nnode: n1", "the name must be COMPONENT-NODE"},
 		"report of a stranger":  {head + "kind: Report\nmetadata: {name: a-n1}\ncomponent: a\nnode: n1", "supported values"},
 	} {

@@ -9,8 +9,8 @@ import (
 )
 
 // readAnnotations reads what the annotations ask for, and says what of it is not done.
-func (r *request) readAnnotations(report reportFunc) {
-	settings, notes := nginx.Read(r.ingress.Annotations)
+func (r *request) readAnnotations(annotations map[string]string, report reportFunc) {
+	settings, notes := nginx.Read(annotations)
 	r.asked = settings
 	if settings.Route.String() != "" {
 		r.policy = &settings.Route

@@ -7,9 +7,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/gateway/auth"
+	"hythe.dev/hythe/gateway/auth/htpasswd"
 	"hythe.dev/hythe/gateway/nginx"
 	"hythe.dev/hythe/internal/model"
 )
@@ -32,10 +36,18 @@ func (x *index) settleUsers(requests []*request, read secretReader) []model.Prob
 			continue
 		}
 		fault := model.Contain(model.Ref("Ingress", r.key), "Its paths answer 503", func() {
-			r.users, r.refused = r.basicAuth(func(key model.Key) *corev1.Secret {
+			users, refused := r.basicAuth(func(key model.Key) *corev1.Secret {
 				_, _ = read(key) // remembers that the Secret was looked for
 				return x.snapshot.Secrets[key]
 			})
+			if r.refused = refused; refused != nil {
+				return
+			}
+			if text, ok := forEnvoy(users); ok && !r.asked.Auth.Asks() {
+				r.users = &BasicAuth{Users: text, Realm: r.asked.Basic.Realm}
+			} else {
+				r.passwords = users
+			}
 		})
 		if fault != nil {
 			r.refused = &refusal{fault[0].Reason, fault[0].Message}
@@ -45,21 +57,21 @@ func (x *index) settleUsers(requests []*request, read secretReader) []model.Prob
 	return problems
 }
 
-func (r *request) basicAuth(find func(model.Key) *corev1.Secret) (*BasicAuth, *refusal) {
+func (r *request) basicAuth(find func(model.Key) *corev1.Secret) ([]auth.User, *refusal) {
 	asked := r.asked.Basic
 	const annotation = "annotation " + nginx.Prefix + "auth-secret: "
-	refuse := func(reason, format string, args ...any) (*BasicAuth, *refusal) {
+	refuse := func(reason, format string, args ...any) ([]auth.User, *refusal) {
 		return nil, &refusal{reason, annotation + fmt.Sprintf(format, args...)}
 	}
 	key := model.Key{Namespace: r.key.Namespace, Name: asked.Secret}
 	if namespace, name, ok := strings.Cut(asked.Secret, "/"); ok {
 		key = model.Key{Namespace: namespace, Name: name}
 	}
-	switch {
-	case key.Name == "":
+	if key.Name == "" {
 		return refuse("SecretNotFound", "it is missing; name a Secret with users and hashes of their passwords")
-	case key.Namespace != r.key.Namespace:
-		return refuse("ReferenceNotAllowed", "Secret %s is in another namespace; copy it into namespace %s", shorten(key.String()), r.key.Namespace)
+	}
+	if no := r.mayRefer(v1alpha1.GrantSecret, key, "copy it into namespace "+r.key.Namespace); no != nil {
+		return refuse(no.reason, "%s", no.message)
 	}
 	secret := find(key)
 	if secret == nil {
@@ -69,11 +81,11 @@ func (r *request) basicAuth(find func(model.Key) *corev1.Secret) (*BasicAuth, *r
 	if err != nil {
 		return refuse("InvalidSecret", "Secret %s %v", key, err)
 	}
-	return &BasicAuth{Users: users, Realm: asked.Realm}, nil
+	return users, nil
 }
 
-// readUsers writes the users of a Secret anew. Its errors have nothing of what is in the Secret.
-func readUsers(secret *corev1.Secret, isMap bool) (string, error) {
+// readUsers reads the users of a Secret. Its errors have nothing of what is in the Secret.
+func readUsers(secret *corev1.Secret, isMap bool) ([]auth.User, error) {
 	var lines []string
 	if isMap {
 		for _, user := range slices.Sorted(maps.Keys(secret.Data)) {
@@ -81,11 +93,11 @@ func readUsers(secret *corev1.Secret, isMap bool) (string, error) {
 		}
 	} else {
 		if len(secret.Data["auth"]) == 0 {
-			return "", fmt.Errorf("has no key auth; for a key for each user set %sauth-secret-type to auth-map", nginx.Prefix)
+			return nil, fmt.Errorf("has no key auth; for a key for each user set %sauth-secret-type to auth-map", nginx.Prefix)
 		}
 		lines = strings.Split(string(secret.Data["auth"]), "\n")
 	}
-	var out strings.Builder
+	var out []auth.User
 	seen := map[string]bool{}
 	for i, line := range lines {
 		line = strings.TrimSpace(line)
@@ -96,47 +108,40 @@ func readUsers(secret *corev1.Secret, isMap bool) (string, error) {
 		if !isMap {
 			hash, _, _ = strings.Cut(hash, ":") // a comment follows
 		}
-		if !ok || user == "" || strings.ContainsFunc(user, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
-			return "", fmt.Errorf("has no user and hash in line %d", i+1)
+		if !ok || user == "" || !utf8.ValidString(line) || strings.ContainsFunc(user, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
+			return nil, fmt.Errorf("has no user and hash in line %d", i+1)
 		}
-		sha, err := shaOf(hash)
-		if err != nil {
-			return "", fmt.Errorf("has in line %d %w", i+1, err)
+		if err := htpasswd.Check(hash); err != nil {
+			return nil, fmt.Errorf("has in line %d %w", i+1, err)
 		}
 		if seen[user] {
 			continue // nginx takes the first one, too
 		}
 		seen[user] = true
-		fmt.Fprintf(&out, "%s:{SHA}%s\n", user, sha)
+		out = append(out, auth.User{Name: user, Hash: hash})
 	}
 	switch {
-	case len(seen) == 0:
-		return "", fmt.Errorf("has no user")
-	case len(seen) > mostUsers:
-		return "", fmt.Errorf("has more than %d users", mostUsers)
+	case len(out) == 0:
+		return nil, fmt.Errorf("has no user")
+	case len(out) > mostUsers:
+		return nil, fmt.Errorf("has more than %d users", mostUsers)
 	}
-	return out.String(), nil
+	return out, nil
 }
 
-// shaOf returns the SHA-1 of a password in base64, from a hash of htpasswd. It is the one kind that Envoy can compare.
-func shaOf(hash string) (string, error) {
-	if sha, ok := strings.CutPrefix(hash, "{SHA}"); ok {
-		if raw, err := base64.StdEncoding.DecodeString(sha); err != nil || len(raw) != sha1.Size {
-			return "", fmt.Errorf("a {SHA} hash that is none")
+// forEnvoy writes users as Envoy takes them, which compares {SHA} and nothing else; false if others are among them.
+func forEnvoy(users []auth.User) (string, bool) {
+	var out strings.Builder
+	for _, u := range users {
+		sha, ok := strings.CutPrefix(u.Hash, "{SHA}")
+		if password, plain := strings.CutPrefix(u.Hash, "{PLAIN}"); plain {
+			sum := sha1.Sum([]byte(password))
+			sha, ok = base64.StdEncoding.EncodeToString(sum[:]), true
 		}
-		return sha, nil
-	}
-	if password, ok := strings.CutPrefix(hash, "{PLAIN}"); ok && password != "" {
-		sum := sha1.Sum([]byte(password))
-		return base64.StdEncoding.EncodeToString(sum[:]), nil
-	}
-	kind := "an unknown kind"
-	for prefix, name := range map[string]string{
-		"$2": "bcrypt", "$apr1$": "MD5", "$1$": "MD5", "$5$": "SHA-256", "$6$": "SHA-512", "{SSHA}": "salted SHA",
-	} {
-		if strings.HasPrefix(hash, prefix) {
-			kind = name
+		if !ok {
+			return "", false
 		}
+		fmt.Fprintf(&out, "%s:{SHA}%s\n", u.Name, sha)
 	}
-	return "", fmt.Errorf("a hash of %s, which Envoy cannot compare; make it by htpasswd -s, with a long random password", kind)
+	return out.String(), true
 }

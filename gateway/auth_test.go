@@ -21,19 +21,21 @@ func TestReadUsers(t *testing.T) {
 		"ada:" + openSHA + ":comment":       "ada:" + openSHA + "\n",
 		"ada:{PLAIN}a":                      "ada:{SHA}hvfkN/qlp/zhXR3cuerq6jd2Z7g=\n",
 		"ada:" + openSHA + "\nada:{PLAIN}b": "ada:" + openSHA + "\n",
-		"ada:$2y$05$x":                      "!bcrypt",
-		"ada:$apr1$x$y":                     "!MD5",
-		"ada:{SSHA}eA==":                    "!salted SHA",
-		"ada:ZQCk8bPvZC0uA":                 "!unknown kind",
+		"ada:$2y$05$x":                      "!a bcrypt hash that is none",
+		"ada:$apr1$x$y":                     "!an MD5 hash that is none",
+		"ada:{SSHA}eA==":                    "!{SSHA} hash that is none",
+		"ada:ZQCk8bPvZC0uA":                 "!DES",
+		"ada:x":                             "!unknown kind",
 		"ada:{SHA}short":                    "!that is none",
-		"ada:{PLAIN}":                       "!unknown kind",
+		"ada:{PLAIN}":                       "!empty password",
 		"ada":                               "!line 1",
 		":" + openSHA:                       "!line 1",
 		"a\x01b:" + openSHA:                 "!line 1",
 		"#":                                 "!has no user",
 		strings.Repeat("u:{PLAIN}x\n", 3):   "u:{SHA}EfatjsUqKYSrqv18O1FlA3hcIHI=\n",
 	} {
-		got, err := readUsers(&corev1.Secret{Data: map[string][]byte{"auth": []byte(in)}}, false)
+		users, err := readUsers(&corev1.Secret{Data: map[string][]byte{"auth": []byte(in)}}, false)
+		got, _ := forEnvoy(users)
 		if message, bad := strings.CutPrefix(want, "!"); bad {
 			if err == nil || !strings.Contains(err.Error(), message) || got != "" {
 				t.Errorf("%q: %q %v, want %s", in, got, err, message)
@@ -44,6 +46,18 @@ func TestReadUsers(t *testing.T) {
 		} else if err != nil || got != want {
 			t.Errorf("%q: %q %v, want %q", in, got, err, want)
 		}
+	}
+}
+
+// TestUsersOfOtherKinds wants users whom Envoy cannot tell to go to the doorkeeper, all of them.
+func TestUsersOfOtherKinds(t *testing.T) {
+	text := "ada:" + openSHA + "\nbob:$apr1$saltsalt$HIDXe7D36X22w1CH4M1cQ."
+	users, err := readUsers(&corev1.Secret{Data: map[string][]byte{"auth": []byte(text)}}, false)
+	if err != nil || len(users) != 2 {
+		t.Fatalf("%v, %v", users, err)
+	}
+	if got, ok := forEnvoy(users); ok || got != "" {
+		t.Errorf("Envoy gets %q", got)
 	}
 }
 

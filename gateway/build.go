@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"hythe.dev/hythe/internal/model"
@@ -28,8 +29,21 @@ type index struct {
 	// passthroughs are server names whose connections are handed on, and passed the Service ports that get them.
 	passthroughs []Passthrough
 	passed       []target
+	// clients are who may come to a host, by host, and clientTLS and authorities what that needs.
+	clients     map[string]clientRule
+	clientTLS   []ClientTLS
+	authorities map[string]Authorities
+	// own is what no endpoint may lead to.
+	own model.Own
+	// configMaps are those that were looked for, nil where there was none.
+	configMaps map[model.Key]*corev1.ConfigMap
+	// guarded are the requests for which somebody is asked who may come in.
+	guarded []*request
 	// canaries are paths of canaries by where they are added.
 	canaries map[place]path
+	// observe is what is told of requests, and collector who gets spans; nil for nobody.
+	observe   Observe
+	collector *target
 	// fallback is the request whose default backend serves what nobody asked for; may be nil.
 	fallback *request
 }
@@ -41,20 +55,28 @@ func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, 
 	problems := append(classes.problems(), more...)
 	problems = append(problems, x.settleUpstreams(requests, read)...)
 	problems = append(problems, x.settleUsers(requests, read)...)
+	problems = append(problems, x.settleHeaders(requests)...)
+	x.own = model.OwnOf(s, settings.OwnPorts, settings.LocalAddresses...)
 	canaries := slices.DeleteFunc(slices.Clone(requests), func(r *request) bool { return !r.asked.Canary })
 	requests = slices.DeleteFunc(requests, func(r *request) bool { return r.asked.Canary })
+	problems = append(problems, addNames(requests, canaries)...)
 	for _, r := range requests {
 		for host := range r.paths {
 			x.byHost[host] = append(x.byHost[host], r)
 		}
 	}
 	problems = append(problems, x.settleOwners()...)
+	problems = append(problems, x.settleClients(read, settings.Now)...)
 	problems = append(problems, x.settleCanaries(canaries)...)
 	allowed := slices.DeleteFunc(slices.Clone(requests), func(r *request) bool { return !r.mayCatchAll })
 	x.fallback = oldestDefault(allowed)
 	problems = append(problems, unusedDefaults(allowed, x.fallback)...)
+	problems = append(problems, x.settleAuth(requests)...)
 	x.certificates, more = buildCertificates(settings, requests, read, x.owner)
 	x.certificates.pin(slices.Collect(maps.Keys(x.byHost)), x.owner)
+	problems = append(problems, more...)
+	x.clientTLS = x.settleClientTLS()
+	x.observe, x.collector, more = x.buildObserve(classes.observe())
 	problems = append(problems, more...)
 	return x, append(problems, x.settlePassthrough()...)
 }
@@ -141,12 +163,14 @@ func (x *index) rulesOf(name string) string {
 func (x *index) buildHost(name string) (Host, []target, []model.Problem) {
 	rules := x.rulesOf(name)
 	requests := x.byHost[rules]
-	host := Host{Name: name, Certificate: x.certificates.of(name), RedirectHTTPS: x.redirects(name)}
+	host := Host{Name: name, Certificate: x.certificates.of(name), RedirectHTTPS: x.redirects(name), Clients: x.clientsOf(rules)}
 	var problems []model.Problem
 	var ports []target
 	add := func(p path) {
 		route, port, problem := x.buildRoute(rules, p)
 		more, lost := x.extras(rules, p, &route)
+		ports, problems = append(ports, more...), append(problems, lost...)
+		more, lost, problem = x.errorPages(rules, p, &route, problem)
 		ports, problems = append(ports, more...), append(problems, lost...)
 		route.Plain = route.Plain || host.RedirectHTTPS && x.plain(name, p.from)
 		host.Routes = append(host.Routes, route)
@@ -154,7 +178,7 @@ func (x *index) buildHost(name string) (Host, []target, []model.Problem) {
 			problems = append(problems, *problem)
 			return
 		}
-		if route.Backend != "" {
+		if route.Backend != "" && route.Backend == port.name() {
 			ports = append(ports, port)
 		}
 	}
@@ -204,7 +228,7 @@ func contest(host string, requests []*request) ([]path, []model.Problem) {
 		all = append(all, r.paths[host]...)
 	}
 	slices.SortStableFunc(all, func(a, b path) int {
-		return cmp.Or(comparePaths(a, b), compareBool(permanent(a.backend) != nil, permanent(b.backend) != nil))
+		return cmp.Or(comparePaths(a, b), compareBool(a.broken(), b.broken()))
 	})
 	var won []path
 	var problems []model.Problem
@@ -259,6 +283,13 @@ func sameBackend(a, b *networkingv1.IngressBackend) bool {
 // acmePath is where ACME HTTP-01 challenges are answered (RFC 8555 section 8.3).
 const acmePath = "/.well-known/acme-challenge"
 
+func challengePath(path string) bool {
+	return path == acmePath || strings.HasPrefix(path, acmePath+"/")
+}
+
+// Challenge says that a route takes nothing else than what answers ACME HTTP-01 challenges.
+func (r Route) Challenge() bool { return r.Match != Regex && challengePath(r.Path) }
+
 // buildRoute turns a path into a Route. One whose backend is refused answers 503 on exactly that path: a wider
 // path must not answer in its place.
 func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) {
@@ -266,12 +297,16 @@ func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) 
 		Match:   p.match,
 		Path:    p.path,
 		Pattern: p.pattern,
-		Plain:   p.path == acmePath || strings.HasPrefix(p.path, acmePath+"/"),
+		Plain:   p.plain || challengePath(p.path),
 		Origin:  p.from.key,
 	}
-	if p.from.refused == nil {
-		route.Policy = p.from.policy
+	closed := x.closed(host, p.from)
+	if closed == nil {
+		route.Policy = p.policy()
 		route.BasicAuth = p.from.users
+		if p.from.auth != nil {
+			route.Auth = p.from.key.String()
+		}
 		if route.Policy != nil && route.Policy.Redirect.Code != 0 {
 			return route, target{}, nil
 		}
@@ -281,8 +316,8 @@ func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) 
 		}
 	}
 	port, refused := resolve(x.snapshot.Services, p.from.key.Namespace, p.backend)
-	if p.from.refused != nil {
-		refused = p.from.refused
+	if closed != nil {
+		refused = closed
 	}
 	if refused != nil {
 		route.Status = 503
@@ -291,7 +326,7 @@ func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) 
 			where = "requests for the default backend are answered" // by every host in the same words: one Problem
 		}
 		problem := model.Problemf(model.Ref("Ingress", p.from.key), refused.reason, "%s; %s 503", refused.message, where)
-		route.Policy, route.BasicAuth = nil, nil
+		route.Policy, route.BasicAuth, route.Auth = nil, nil, ""
 		return route, target{}, &problem
 	}
 	to := target{port, p.from.asked.Backend}

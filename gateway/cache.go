@@ -20,6 +20,8 @@ type Cache struct {
 	// last is the Snapshot of the last Build, and read the Secrets that it looked for, nil where there was none.
 	last *model.Snapshot
 	read map[model.Key]*corev1.Secret
+	// configMaps are those that it looked for.
+	configMaps map[model.Key]*corev1.ConfigMap
 }
 
 // Unaffected reports whether Build would return for s what it returned last, with the same Settings, since nothing
@@ -28,11 +30,17 @@ type Cache struct {
 func (c *Cache) Unaffected(s *model.Snapshot) bool {
 	if c.last == nil || !sameMap(c.last.Ingresses, s.Ingresses) || !sameMap(c.last.IngressClasses, s.IngressClasses) ||
 		!sameMap(c.last.Services, s.Services) || !sameMap(c.last.Endpoints, s.Endpoints) ||
-		!sameMap(c.last.Nodes, s.Nodes) || !sameMap(c.last.Claims, s.Claims) {
+		!sameMap(c.last.Nodes, s.Nodes) || !sameMap(c.last.Claims, s.Claims) ||
+		!sameMap(c.last.GatewayConfigs, s.GatewayConfigs) {
 		return false
 	}
 	for key, secret := range c.read {
 		if s.Secrets[key] != secret {
+			return false
+		}
+	}
+	for key, configMap := range c.configMaps {
+		if s.ConfigMaps[key] != configMap {
 			return false
 		}
 	}
@@ -71,10 +79,15 @@ func (c *Cache) reader(s *model.Snapshot) (read secretReader, keep func()) {
 func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
 	read, keep := c.reader(s)
 	x, problems := newIndex(s, settings, read)
-	config := Config{Certificates: x.certificates.list(), Passthroughs: x.passthroughs}
+	config := Config{Certificates: x.certificates.list(), Passthroughs: x.passthroughs, ClientTLS: x.clientTLS}
+	config.Authorities = x.usedAuthorities(x.clientTLS)
 	used, sets := map[string]target{}, map[string]target{}
 	for _, p := range x.passed {
 		used[p.name()], sets[p.endpoints()] = p, p
+	}
+	config.Observe = x.observe
+	if c := x.collector; c != nil {
+		used[c.name()], sets[c.endpoints()] = *c, *c
 	}
 	names, more := x.hosts()
 	problems = append(problems, more...)
@@ -86,17 +99,18 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 			used[p.name()], sets[p.endpoints()] = p, p
 		}
 	}
-	own := model.OwnOf(s, settings.OwnPorts, settings.LocalAddresses...)
 	for _, name := range slices.Sorted(maps.Keys(used)) {
 		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: used[name].endpoints(), Backend: used[name].settings})
 	}
 	config.Trusts = x.usedTrusts(config.Backends)
 	for _, name := range slices.Sorted(maps.Keys(sets)) {
-		set, more := containEndpoints(name, sets[name], s, own)
+		set, more := containEndpoints(name, sets[name], s, x.own)
 		config.EndpointSets = append(config.EndpointSets, set)
 		problems = append(problems, more...)
 	}
-	problems = bounded(problems)
+	config.Auth, more = x.authTable()
+	problems = bounded(append(problems, more...))
+	c.configMaps = x.configMaps
 	keep() // not after a panic: the Snapshot was not built then
 	return config, problems
 }

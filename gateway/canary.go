@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"cmp"
 	"maps"
 	"regexp/syntax"
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/model"
 )
@@ -40,6 +42,9 @@ func (r Route) Backends() []string {
 	}
 	if r.Mirror != nil {
 		out = append(out, r.Mirror.Backend)
+	}
+	if r.ErrorPages != nil {
+		out = append(out, r.ErrorPages.Backend)
 	}
 	return out
 }
@@ -141,10 +146,10 @@ func (x *index) extras(host string, p path, route *Route) ([]target, []model.Pro
 	backend := &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
 		Name: mirror.Service, Port: networkingv1.ServiceBackendPort{Number: int32(mirror.Port)},
 	}}
-	port, refused := resolve(x.snapshot.Services, p.from.key.Namespace, backend)
-	if mirror.Namespace != "" && mirror.Namespace != p.from.key.Namespace {
-		refused = &refusal{"ReferenceNotAllowed", "annotation nginx.ingress.kubernetes.io/mirror-target: Service " + mirror.Namespace + "/" +
-			mirror.Service + " is in another namespace; put a Service with EndpointSlices of its own into namespace " + p.from.key.Namespace}
+	key := model.Key{Namespace: cmp.Or(mirror.Namespace, p.from.key.Namespace), Name: mirror.Service}
+	port, refused := resolve(x.snapshot.Services, key.Namespace, backend)
+	if no := p.from.mayRefer(v1alpha1.GrantService, key, "put a Service with EndpointSlices of its own into namespace "+p.from.key.Namespace); no != nil {
+		refused = &refusal{no.reason, "annotation nginx.ingress.kubernetes.io/mirror-target: " + no.message}
 	}
 	if refused != nil {
 		return targets, append(problems, model.Problemf(model.Ref("Ingress", p.from.key), refused.reason, "%s; requests are not mirrored", refused.message))

@@ -23,6 +23,7 @@ type keyPair struct {
 	certs      []*x509.Certificate
 	// authorities is ca.crt, PEM and written anew; empty if there is none that can be read.
 	authorities []byte
+	staple      staple
 }
 
 const (
@@ -67,7 +68,7 @@ func readSecret(secret *corev1.Secret) (*keyPair, error) {
 	if err != nil {
 		return nil, errors.New("holds a private key of an unknown kind")
 	}
-	out := &keyPair{certs: certs, authorities: readAuthorities(secret.Data[corev1.ServiceAccountRootCAKey]), key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}
+	out := &keyPair{certs: certs, staple: readStaple(secret.Data[stapleKey], certs), authorities: readAuthorities(secret.Data[corev1.ServiceAccountRootCAKey]), key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}
 	for _, cert := range certs {
 		out.chain = append(out.chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
@@ -141,6 +142,17 @@ func (p *keyPair) warning(now time.Time) (reason, message string) {
 		}
 	}
 	return "", ""
+}
+
+// notAfter is when the first of the certificates ends.
+func (p *keyPair) notAfter() time.Time {
+	out := p.certs[0].NotAfter
+	for _, cert := range p.certs[1:] {
+		if cert.NotAfter.Before(out) {
+			out = cert.NotAfter
+		}
+	}
+	return out
 }
 
 // soon is how long before its end a certificate of some lifetime should have been renewed: a tenth of it, and no more than

@@ -35,8 +35,26 @@ func Check(c Config) error {
 	if !certificates[DefaultCertificateName] {
 		bad("there is no default certificate")
 	}
+	authorities := map[string]bool{}
+	for _, a := range c.Authorities {
+		authorities[a.Name] = true
+	}
+	for _, t := range c.ClientTLS {
+		if !certificates[t.Certificate] || !authorities[t.Authorities] {
+			bad("clients of %v have the unknown certificate %q or authorities %q", t.ServerNames, t.Certificate, t.Authorities)
+		}
+		for _, name := range t.ServerNames {
+			if other, ok := serverNames[name]; ok {
+				bad("server name %s has the certificates %s and %s", name, other, t.Certificate)
+			}
+			serverNames[name] = t.Certificate
+		}
+	}
 	used := map[string]bool{}
 	for _, h := range c.Hosts {
+		if h.Clients != nil && !authorities[h.Clients.Secret] {
+			bad("host %s has the unknown authorities %q", h.Name, h.Clients.Secret)
+		}
 		if !certificates[h.Certificate] {
 			bad("host %s has the unknown certificate %q", h.Name, h.Certificate)
 		}
@@ -91,7 +109,7 @@ func checkRoutes(bad func(string, ...any), h Host, used map[string]bool) {
 func checkUse(bad func(string, ...any), c Config, used map[string]bool) {
 	sets := map[string]bool{}
 	for _, b := range c.Backends {
-		if !used[b.Name] {
+		if !used[b.Name] && b.Name != c.Observe.Tracing {
 			bad("no route uses backend %s", b.Name)
 		}
 		delete(used, b.Name)

@@ -53,6 +53,8 @@ type classes struct {
 	// defaults are the classes marked as default, the effective one first.
 	defaults []*networkingv1.IngressClass
 	faults   []model.Problem
+	// configs are the GatewayConfigs that classes name, by class.
+	configs map[string]classConfig
 }
 
 func newClasses(s *model.Snapshot, settings Settings) classes {
@@ -68,6 +70,7 @@ func newClasses(s *model.Snapshot, settings Settings) classes {
 	slices.SortFunc(c.defaults, func(a, b *networkingv1.IngressClass) int {
 		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
+	c.readConfigs(s.GatewayConfigs)
 	return c
 }
 
@@ -141,14 +144,6 @@ func (c *classes) problems() []model.Problem {
 					strings.Join(slices.Sorted(slices.Values(names)), ", "), names[0]))
 			}
 		}
-	}
-	for name, class := range c.objects {
-		fault := model.Contain(model.ObjectRef{Kind: "IngressClass", Name: name}, "Its Ingresses are left out", func() {
-			if class != nil && class.Spec.Parameters != nil && c.foreign(name) == "" {
-				out = append(out, classProblem(class, "ParametersIgnored", "spec.parameters is not read"))
-			}
-		})
-		out = append(out, fault...)
 	}
 	return out
 }

@@ -54,7 +54,7 @@ func readRequests(s *model.Snapshot, classes *classes) ([]*request, []model.Prob
 		ours := false
 		fault := model.Contain(model.Ref("Ingress", key), "Its hosts are answered 503 where no other Ingress of its namespace serves a path", func() {
 			if ours = classes.foreign(className(ing)) == ""; ours {
-				r, more := newRequest(key, ing, classes.mayCatchAll(key.Namespace, className(ing)))
+				r, more := newRequest(key, ing, classes.mayCatchAll(key.Namespace, className(ing)), classes.configOf(className(ing)))
 				requests, problems = append(requests, r), append(problems, more...)
 			}
 		})

@@ -23,7 +23,7 @@ type Passthrough struct {
 func (x *index) settlePassthrough() []model.Problem {
 	var problems []model.Problem
 	for _, host := range slices.Sorted(maps.Keys(x.byHost)) {
-		i := slices.IndexFunc(x.byHost[host], func(r *request) bool { return r.asked.Passthrough })
+		i := slices.IndexFunc(x.byHost[host], func(r *request) bool { return r.asked.Passthrough && r.owns(host, x) })
 		if i < 0 {
 			continue
 		}
@@ -49,8 +49,11 @@ func (x *index) passthroughTo(host string, r *request) (target, *refusal) {
 	if r.refused != nil {
 		return target{}, r.refused
 	}
+	if _, asks := x.clients[host]; asks {
+		return target{}, &refusal{"PassthroughNotPossible", "auth-tls-secret asks for clients' certificates, which cannot be seen in connections that are passed through"}
+	}
 	for _, p := range r.paths[host] {
-		if p.path != "/" || p.match == Exact {
+		if p.path != "/" || p.match == Exact || p.answer != nil {
 			continue
 		}
 		port, refused := resolve(x.snapshot.Services, r.key.Namespace, p.backend)

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/gateway/auth"
 	"hythe.dev/hythe/gateway/nginx"
 	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/model"
@@ -27,6 +29,8 @@ type request struct {
 	tlsNames map[string]bool
 	// mayCatchAll is set where an administrator allowed rules without a host and a default backend for all hosts.
 	mayCatchAll bool
+	// grants are what it may refer to outside of its namespace.
+	grants grants
 	// asked is what its annotations ask for, and policy that of it which holds for each of its routes; nil for nothing.
 	asked  nginx.Settings
 	policy *policy.Route
@@ -37,6 +41,10 @@ type request struct {
 	refused *refusal
 	// users are who may come in by a password; nil where that is not asked for.
 	users *BasicAuth
+	// passwords are users whom Envoy cannot tell, and auth what is asked of clients, at authTargets; nil for nothing.
+	passwords   []auth.User
+	auth        *auth.Entry
+	authTargets []authTarget
 }
 
 // A path is one path of a request.
@@ -46,6 +54,28 @@ type path struct {
 	pattern string // of a Regex
 	backend *networkingv1.IngressBackend
 	from    *request
+	// answer is what the gateway answers itself, in the place of backend and of from's policy; nil for nothing. plain exempts
+	// it from the redirect to https.
+	answer *policy.Route
+	plain  bool
+}
+
+// broken reports whether the path can never work as it is written.
+func (p path) broken() bool { return p.answer == nil && permanent(p.backend) != nil }
+
+// policy is what happens to requests for the path. ACME challenges are not redirected: whoever asks for them follows, but
+// not to where nobody knows of them.
+func (p path) policy() *policy.Route {
+	if p.answer != nil {
+		return p.answer
+	}
+	out := p.from.policy
+	if out != nil && out.Redirect.Code != 0 && challengePath(p.path) {
+		without := *out
+		without.Redirect = policy.Redirect{}
+		out = &without
+	}
+	return out
 }
 
 // A tlsRequest is one entry of spec.tls.
@@ -54,20 +84,22 @@ type tlsRequest struct {
 	hosts []string
 	// secret has no name where the default certificate is asked for.
 	secret model.Key
+	// aliases are names that get the certificate where it is for them.
+	aliases []string
 }
 
 // newRequest reads an Ingress. What is wrong with it costs the smallest part: one path, one rule, one
 // name.
-func newRequest(key model.Key, ing *networkingv1.Ingress, mayCatchAll bool) (*request, []model.Problem) {
+func newRequest(key model.Key, ing *networkingv1.Ingress, mayCatchAll bool, config classConfig) (*request, []model.Problem) {
 	r := &request{
 		key: key, ingress: ing, mayCatchAll: mayCatchAll, paths: map[string][]path{}, tlsNames: map[string]bool{},
-		fallback: ing.Spec.DefaultBackend,
+		fallback: ing.Spec.DefaultBackend, grants: config.grants,
 	}
 	var problems []model.Problem
 	report := func(reason, format string, args ...any) {
 		problems = append(problems, model.Problemf(model.Ref("Ingress", key), reason, format, args...))
 	}
-	r.readAnnotations(report)
+	r.readAnnotations(config.under(ing.Annotations), report)
 	if r.asked.Canary {
 		r.canaryNotes(report)
 		r.readRules(report)
@@ -149,6 +181,9 @@ func (r *request) readTLS(entry networkingv1.IngressTLS, report reportFunc) (tls
 	var t tlsRequest
 	if entry.SecretName != "" {
 		t.secret = model.Key{Namespace: r.key.Namespace, Name: entry.SecretName}
+		if namespace, name, ok := strings.Cut(entry.SecretName, "/"); ok {
+			t.secret = model.Key{Namespace: namespace, Name: name}
+		}
 	}
 	for _, name := range entry.Hosts {
 		host, err := checkHost(name)
@@ -192,7 +227,7 @@ func (r *request) works(host string) bool {
 	if len(r.paths[host]) == 0 {
 		return r.fallback != nil && permanent(r.fallback) == nil
 	}
-	return slices.ContainsFunc(r.paths[host], func(p path) bool { return permanent(p.backend) == nil })
+	return slices.ContainsFunc(r.paths[host], func(p path) bool { return !p.broken() })
 }
 
 // older orders Ingresses by age: the oldest first, those without a creation time last, then by namespace and name.

@@ -54,6 +54,11 @@ func plainRegex(text string, flags syntax.Flags) (string, error) {
 	if err := reduce(parsed); err != nil {
 		return "", err
 	}
+	return writeRegex(parsed)
+}
+
+// writeRegex writes an expression that holds ASCII only, and no names of groups.
+func writeRegex(parsed *syntax.Regexp) (string, error) {
 	program, err := syntax.Compile(parsed.Simplify())
 	if err != nil {
 		return "", fmt.Errorf("is no regular expression of RE2: %w", err)

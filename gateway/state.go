@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"hythe.dev/hythe/gateway/auth"
 	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/model"
 )
@@ -41,12 +42,19 @@ type Config struct {
 	Hosts []Host
 	// Certificates is sorted by Name; the one named DefaultCertificateName is always there.
 	Certificates []Certificate
+	// ClientTLS is sorted by Certificate, Authorities and Depth, and Authorities by Name: those that ClientTLS names.
+	ClientTLS   []ClientTLS
+	Authorities []Authorities
 	// Trusts is sorted by Name and holds exactly those that a Backend's Upstream names.
 	Trusts []Trust
+	// Auth has what Routes name by their Auth. It holds secrets, and is for the doorkeeper, not for Envoy.
+	Auth auth.Table
 	// Passthroughs is sorted by ServerName.
 	Passthroughs []Passthrough
 	// Backends is sorted by Name and holds exactly those that a Host refers to.
 	Backends []Backend
+	// Observe is what is told of requests.
+	Observe Observe
 	// EndpointSets is sorted by Name and holds exactly those that a Backend refers to.
 	EndpointSets []EndpointSet
 }
@@ -65,6 +73,9 @@ type Host struct {
 	Certificate string
 	// RedirectHTTPS makes all plain http requests answer 308 to https, but those of a Route with Plain set.
 	RedirectHTTPS bool
+	// Clients says who must show a certificate, over TLS; nil for nobody. Over plain http nothing else is answered then than
+	// a redirect or 403, and challenges of ACME (RFC 8555 section 8.3). Its Subject is for the whole subject (RFC 2253).
+	Clients *policy.ClientAuth
 	// Routes are in the order in which they are to be tried: Exact first, then by length, the longer paths first.
 	Routes []Route
 	// Ingresses lists the Ingresses that have a part in this host, sorted; for reports.
@@ -89,9 +100,13 @@ type Route struct {
 	Policy *policy.Route
 	// BasicAuth is who may come in by a password; nil where that is not asked for.
 	BasicAuth *BasicAuth
+	// Auth is the name in Config.Auth of what is asked besides; empty for nothing.
+	Auth string
 	// Canary takes some of the requests, and Mirror gets copies of them; nil for none.
 	Canary *Canary
 	Mirror *Mirror
+	// ErrorPages answers in the place of Backend; nil for nobody.
+	ErrorPages *ErrorPages
 	// Origin is the Ingress that asked for the route; empty for the final 404.
 	Origin model.Key
 }
@@ -133,6 +148,12 @@ type Certificate struct {
 	ServerNames []string
 	// Chain and Key are PEM. They were checked to belong together.
 	Chain, Key []byte
+	// Staple is an OCSP response for the first certificate, DER, that holds; empty if there is none.
+	Staple []byte
+	// NotAfter is when the first of the certificates ends.
+	NotAfter time.Time
+	// Since is when the oldest Ingress that has a name of it was made; zero if that is not known, and for the default one.
+	Since time.Time
 }
 
 // A SkippedIngress is an Ingress that is not Hythe's.

@@ -2,8 +2,12 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"hythe.dev/hythe/gateway/auth"
 )
 
 // String is "exact", "prefix" or "regex".
@@ -35,8 +39,17 @@ func (c Config) String() string {
 	for _, h := range c.Hosts {
 		writeHost(&b, h)
 	}
+	if text := c.Observe.String(); text != "" {
+		b.WriteString("observe" + text + "\n")
+	}
 	for _, cert := range c.Certificates {
 		b.WriteString(words("certificate", cert.Name, cert.ServerNames...))
+	}
+	for _, t := range c.ClientTLS {
+		b.WriteString(words("clients", fmt.Sprintf("authorities=%s depth=%d certificate=%s", t.Authorities, t.Depth, t.Certificate), t.ServerNames...))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Auth)) {
+		b.WriteString(words("auth", name, authWords(c.Auth[name])...))
 	}
 	for _, p := range c.Passthroughs {
 		b.WriteString(words("passthrough", p.ServerName, p.Backend, p.Origin.String()))
@@ -61,6 +74,9 @@ func writeHost(b *strings.Builder, h Host) {
 	if h.RedirectHTTPS {
 		b.WriteString(" redirect")
 	}
+	if h.Clients != nil {
+		b.WriteString(" clients=" + h.Clients.String())
+	}
 	b.WriteByte('\n')
 	w := tabwriter.NewWriter(b, 0, 0, 1, ' ', 0)
 	for _, r := range h.Routes {
@@ -77,8 +93,14 @@ func writeHost(b *strings.Builder, h Host) {
 		if r.Mirror != nil {
 			line += " mirror=" + r.Mirror.Backend
 		}
+		if r.ErrorPages != nil {
+			line += fmt.Sprintf(" errors=%v:%s", r.ErrorPages.Statuses, r.ErrorPages.Backend)
+		}
 		if r.BasicAuth != nil {
 			line += " basic-auth"
+		}
+		if r.Auth != "" {
+			line += " auth=" + r.Auth
 		}
 		if r.Policy != nil {
 			line += " " + r.Policy.String()
@@ -86,6 +108,25 @@ func writeHost(b *strings.Builder, h Host) {
 		fmt.Fprintln(w, line)
 	}
 	_ = w.Flush() // a strings.Builder does not fail
+}
+
+// authWords are what an Entry asks, without secrets.
+func authWords(e auth.Entry) []string {
+	var out []string
+	if len(e.Users) > 0 {
+		out = append(out, fmt.Sprintf("users=%d", len(e.Users)))
+	}
+	if e.Any {
+		out = append(out, "any")
+	}
+	if e.Ask == nil {
+		return out
+	}
+	out = append(out, e.Ask.URL())
+	for _, t := range e.Ask.Targets {
+		out = append(out, fmt.Sprintf("%s:%v%s", t.For, t.Addresses, t.Name))
+	}
+	return out
 }
 
 // words is a line of words.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -19,6 +20,8 @@ type certificates struct {
 	owners    map[string]tlsOwner     // by server name
 	fallback  Certificate
 	pinned    []string // hosts that get fallback although a wildcard covers them
+	// shown are the Names of those that a ClientTLS shows.
+	shown map[string]bool
 	// owner returns the namespace that alone may give a name its certificate; empty if all may.
 	owner func(name string) string
 }
@@ -52,6 +55,11 @@ func buildCertificates(
 			problems = append(problems, fault...)
 		}
 	}
+	for _, r := range requests {
+		for i := range r.tls {
+			problems = append(problems, c.addAliases(r, &r.tls[i])...)
+		}
+	}
 	return c, problems
 }
 
@@ -75,13 +83,17 @@ func (c *certificates) readDefault() []model.Problem {
 		return []model.Problem{model.Problemf(model.Ref("Secret", key), reason, format, args...)}
 	}
 	pair, err := c.read(key)
+	if pair != nil {
+		err = pair.lacks(c.settings.Now)
+	}
 	switch {
 	case err != nil:
 		return report("SecretInvalid", "the default certificate %v; a self-signed one is served", err)
 	case pair == nil:
 		return report("SecretNotFound", "the default certificate does not exist; a self-signed one is served")
 	}
-	c.fallback.Chain, c.fallback.Key = pair.chain, pair.key
+	c.fallback.Chain, c.fallback.Key, c.fallback.NotAfter = pair.chain, pair.key, pair.notAfter()
+	c.fallback.Staple, _ = pair.staple.at(c.settings.Now)
 	if reason, message := pair.warning(c.settings.Now); reason != "" {
 		return report(reason, "the default certificate %s", message)
 	}
@@ -97,7 +109,14 @@ func (c *certificates) add(r *request, t *tlsRequest) []model.Problem {
 	report := func(reason, format string, args ...any) {
 		problems = append(problems, model.Problemf(model.Ref("Ingress", r.key), reason, format, args...))
 	}
+	if no := r.mayRefer(v1alpha1.GrantSecret, t.secret, "copy it into namespace "+r.key.Namespace); no != nil {
+		report(no.reason, "%s; %s the default certificate", no.message, namesGet(t.hosts))
+		return problems
+	}
 	pair, err := c.read(t.secret)
+	if pair != nil {
+		err = pair.lacks(c.settings.Now)
+	}
 	if err != nil || pair == nil {
 		reason, message := "SecretNotFound", "of type kubernetes.io/tls does not exist"
 		if err != nil {
@@ -121,7 +140,12 @@ func (c *certificates) add(r *request, t *tlsRequest) []model.Problem {
 	if reason, message := pair.warning(c.settings.Now); reason != "" {
 		report(reason, "the certificate in Secret %s %s; it is served nevertheless", t.secret, message)
 	}
-	c.assign(r, t, c.certificate(t.secret, pair), report)
+	certificate := c.certificate(t.secret, pair)
+	var fault string
+	if certificate.Staple, fault = pair.staple.at(c.settings.Now); fault != "" {
+		report("StapleNotShown", "the OCSP response in %s of Secret %s %s; connections are made without it", stapleKey, t.secret, fault)
+	}
+	c.assign(r, t, certificate, report)
 	return problems
 }
 
@@ -140,6 +164,9 @@ func (c *certificates) assign(r *request, t *tlsRequest, certificate *Certificat
 			c.byName[name] = certificate
 			c.owners[name] = tlsOwner{r.key, t.secret, map[string]bool{r.key.Namespace: true}}
 			certificate.ServerNames = append(certificate.ServerNames, name)
+			if len(certificate.ServerNames) == 1 { // requests come in the order of their age
+				certificate.Since = r.ingress.CreationTimestamp.Time
+			}
 		case certificate:
 			c.owners[name].namespaces[r.key.Namespace] = true
 		default:
@@ -154,7 +181,7 @@ func (c *certificates) certificate(secret model.Key, pair *keyPair) *Certificate
 	content := string(pair.chain) + string(pair.key)
 	certificate := c.byContent[content]
 	if certificate == nil {
-		certificate = &Certificate{Name: secret.String(), Chain: pair.chain, Key: pair.key}
+		certificate = &Certificate{Name: secret.String(), Chain: pair.chain, Key: pair.key, NotAfter: pair.notAfter()}
 		c.byContent[content] = certificate
 	}
 	return certificate
@@ -164,7 +191,7 @@ func (c *certificates) certificate(secret model.Key, pair *keyPair) *Certificate
 func (c *certificates) list() []Certificate {
 	out := []Certificate{c.fallback}
 	for _, certificate := range c.byContent {
-		if len(certificate.ServerNames) > 0 {
+		if len(certificate.ServerNames) > 0 || c.shown[certificate.Name] {
 			slices.Sort(certificate.ServerNames)
 			out = append(out, *certificate)
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"hythe.dev/hythe/api/v1alpha1"
+	"hythe.dev/hythe/gateway/nginx"
 	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/model"
 )
@@ -71,10 +73,11 @@ func (x *index) trust(r *request, asked policy.Upstream, read secretReader) (rea
 		return "", ""
 	}
 	namespace, name, _ := strings.Cut(asked.Secret, "/")
-	if namespace != r.key.Namespace {
-		return "OtherNamespace", fmt.Sprintf("proxy-ssl-secret names Secret %s of another namespace: copy it to namespace %s", asked.Secret, r.key.Namespace)
+	key := model.Key{Namespace: namespace, Name: name}
+	if no := r.mayRefer(v1alpha1.GrantSecret, key, "copy it into namespace "+r.key.Namespace); no != nil {
+		return no.reason, "annotation " + nginx.Prefix + "proxy-ssl-secret: " + no.message
 	}
-	pair, err := read(model.Key{Namespace: namespace, Name: name})
+	pair, err := read(key)
 	switch {
 	case err != nil:
 		return "SecretInvalid", fmt.Sprintf("Secret %s of proxy-ssl-secret %v", asked.Secret, err)

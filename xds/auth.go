@@ -23,7 +23,7 @@ func (b *builder) authenticate(r gateway.Route, out *routev3.Route) {
 
 // withSatisfy puts before the routes of SatisfyAny those of the allowed addresses, which are not asked.
 func withSatisfy(r gateway.Route, served []*routev3.Route) []*routev3.Route {
-	if r.Policy == nil || !r.Policy.SatisfyAny || r.BasicAuth == nil {
+	if r.Policy == nil || !r.Policy.SatisfyAny || r.BasicAuth == nil && r.Auth == "" || len(r.Policy.Sources.Allow) == 0 {
 		return served
 	}
 	var out []*routev3.Route
@@ -33,6 +33,7 @@ func withSatisfy(r gateway.Route, served []*routev3.Route) []*routev3.Route {
 			known.TypedPerFilterConfig[filterRateLimit] = config
 		}
 		delete(known.TypedPerFilterConfig, filterBasicAuth)
+		delete(known.TypedPerFilterConfig, filterExternalAuth)
 		out = append(out, known)
 	}
 	return append(out, served...)
@@ -54,6 +55,9 @@ func requestHeaders(r gateway.Route) []policy.Header {
 	}
 	if r.Policy != nil {
 		out = append(out, r.Policy.RequestHeaders...)
+	}
+	if r.ErrorPages != nil { // the pages get it, too, and do not see the path any more
+		out = append(out, policy.Header{Name: "X-Original-URI", Value: []policy.HeaderPart{{Of: policy.HeaderRequest, Text: ":path"}}})
 	}
 	return out
 }

@@ -17,8 +17,9 @@ import (
 // Build derives the Envoy resources of a Config. What Envoy would refuse is left out, as small as possible, and
 // is a Problem. Build is pure: the same arguments give the same bytes.
 func Build(config gateway.Config, settings Settings) (Resources, []model.Problem) {
-	b := &builder{settings: settings.withDefaults(), origins: origins(config)}
+	b := &builder{settings: settings.withDefaults(), observe: config.Observe, origins: origins(config)}
 	certificates := b.addSecrets(config.Certificates)
+	b.addClients(config)
 	b.stampPassthroughs(config.Passthroughs)
 	b.addTrusts(config.Trusts)
 	endpoints := map[string]bool{}
@@ -36,11 +37,15 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 		cluster := &Resource{Kind: Cluster, Name: c.Name, Needs: []string{c.Endpoints}, Secrets: secretsOf(c.Upstream), Objects: b.origins[c.Name]}
 		b.contain(cluster, "requests are answered 503", func() { b.add(cluster, b.cluster(c)) })
 	}
+	b.addDoorkeeper()
 	// No listener is left out: after a panic in one of these Build has no answer.
-	b.add(&Resource{Kind: Listener, Name: httpListener}, b.plainListener())
+	b.add(&Resource{Kind: Listener, Name: httpListener, Clusters: b.collectors()}, b.plainListener())
+	b.passed = len(config.Passthroughs)
+	own, shared := b.divide(certificates)
+	b.showOnDemand(certificates, config.Hosts)
 	b.add(&Resource{
-		Kind: Listener, Name: httpsListener, Needs: secretNames(certificates), Clusters: passedTo(config.Passthroughs),
-	}, b.tlsListener(certificates, config.Passthroughs))
+		Kind: Listener, Name: httpsListener, Needs: b.listenerSecrets(own), Clusters: append(passedTo(config.Passthroughs), b.collectors()...),
+	}, b.tlsListener(own, len(shared) > 0, config.Passthroughs))
 	b.add(&Resource{Kind: Listener, Name: readyListener, Last: true}, b.readinessListener())
 	b.add(&Resource{Kind: RouteTable, Name: routeTable}, routeConfiguration())
 	b.addHosts(config.Hosts)
@@ -50,7 +55,10 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 // builder collects the resources of one Build.
 type builder struct {
 	settings Settings
+	observe  gateway.Observe
 	chains   chainTable
+	clients  []gateway.ClientTLS
+	passed   int                          // server names that are handed on
 	origins  map[string][]model.ObjectRef // by Backend or EndpointSet
 	out      Resources
 	problems []model.Problem

@@ -109,9 +109,11 @@ func secret(c gateway.Certificate) *tlsv3.Secret {
 	inline := func(data []byte) *corev3.DataSource {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: data}}
 	}
-	return &tlsv3.Secret{Name: c.Name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
-		CertificateChain: inline(c.Chain), PrivateKey: inline(c.Key),
-	}}}
+	pair := &tlsv3.TlsCertificate{CertificateChain: inline(c.Chain), PrivateKey: inline(c.Key)}
+	if len(c.Staple) > 0 {
+		pair.OcspStaple = inline(c.Staple)
+	}
+	return &tlsv3.Secret{Name: c.Name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: pair}}
 }
 
 func certificateObjects(name string) []model.ObjectRef {
@@ -120,12 +122,4 @@ func certificateObjects(name string) []model.ObjectRef {
 		return nil
 	}
 	return []model.ObjectRef{{Kind: "Secret", Namespace: namespace, Name: secret}}
-}
-
-func secretNames(certificates []gateway.Certificate) []string {
-	var out []string
-	for _, c := range certificates {
-		out = append(out, c.Name)
-	}
-	return out
 }

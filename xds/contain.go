@@ -34,6 +34,9 @@ func (b *builder) addSecrets(certificates []gateway.Certificate) []gateway.Certi
 	var good []gateway.Certificate
 	b.chains = newChainTable(nil)
 	for _, c := range certificates {
+		if len(c.ServerNames) == 0 && c.Name != gateway.DefaultCertificateName {
+			continue // shown to clients with a certificate alone: addClients
+		}
 		resource := &Resource{Kind: Secret, Name: c.Name, Objects: certificateObjects(c.Name)}
 		b.contain(resource, "clients get another certificate", func() {
 			_ = newChainTable([]gateway.Certificate{c}) // which reads all of its names, before anything is added

@@ -3,7 +3,7 @@
 //	           Listener http :8080 ─┐                        ┌─ VirtualHost all/shop.example.com ─┐
 //	                                ├─ RouteConfiguration ───┤                                    ├─> Cluster ─> endpoints
 //	Secret ─> Listener https :8443 ─┘  all (vhds)            └─ VirtualHost all/_default ─────────┘
-//	          a filter chain for each certificate
+//	          a filter chain for each certificate, and a shared one for hosts beyond Settings.OwnChains
 //
 // Build is pure. There is one route table for both listeners, and every host of it is a resource of its own, so
 // that a change costs the changed host only and Envoy refuses a bad host alone. Package xds/server sends them.

@@ -6,8 +6,6 @@ import (
 	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 
-	"time"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	brotliv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/brotli/compressor/v3"
@@ -16,7 +14,6 @@ import (
 	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	customv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
-	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
@@ -24,7 +21,6 @@ import (
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // The HTTP filters, in their order. The chain is the same for all hosts and never changes, since a changed listener drains
@@ -45,10 +41,8 @@ const (
 	filterZstd           = "hythe.zstd"
 	filterBandwidth      = "hythe.bandwidth"
 	filterSession        = "hythe.session"
+	filterAnswers        = "hythe.answers" // last: what it changes is the backend's
 )
-
-// noCluster is where a filter would ask that no route has told whom to ask.
-const noCluster = "hythe.nobody"
 
 // httpFilters are those of every request.
 func (b *builder) httpFilters() []*hcmv3.HttpFilter {
@@ -59,7 +53,7 @@ func (b *builder) httpFilters() []*hcmv3.HttpFilter {
 func (b *builder) upgradeFilters() []*hcmv3.HttpFilter {
 	return b.filters(func(name string) bool {
 		switch name {
-		case filterBodySize, filterGzip, filterBrotli, filterZstd:
+		case filterCustomResponse, filterBodySize, filterGzip, filterBrotli, filterZstd:
 			return false
 		}
 		return true
@@ -82,13 +76,14 @@ func (b *builder) filters(keep func(name string) bool) []*hcmv3.HttpFilter {
 	add(filterRateLimit, &limitv3.LocalRateLimit{StatPrefix: "limit"})
 	add(filterBodySize, b.composite())
 	add(filterBasicAuth, b.composite())
-	add(filterExternalAuth, nobodyAsked())
+	add(filterExternalAuth, externalAuth())
 	add(filterHeaders, &mutationv3.HeaderMutation{})
 	add(filterGzip, b.compressor("gzip", &gzipv3.Gzip{}))
 	add(filterBrotli, b.compressor("brotli", &brotliv3.Brotli{}))
 	add(filterZstd, b.compressor("zstd", &zstdv3.Zstd{}))
 	add(filterBandwidth, &faultv3.HTTPFault{})
 	add(filterSession, &sessionv3.StatefulSession{})
+	add(filterAnswers, b.composite())
 	return append(out, b.router()...)
 }
 
@@ -98,16 +93,6 @@ func (b *builder) composite() *matchingv3.ExtensionWithMatcher {
 		XdsMatcher:      &xdsmatcherv3.Matcher{},
 		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "composite", TypedConfig: b.any(&compositev3.Composite{})},
 	}
-}
-
-// nobodyAsked is an external auth that lets nobody in, until a route names who is to be asked.
-func nobodyAsked() *authzv3.ExtAuthz {
-	return &authzv3.ExtAuthz{Services: &authzv3.ExtAuthz_HttpService{HttpService: &authzv3.HttpService{
-		ServerUri: &corev3.HttpUri{
-			Uri: "http://" + noCluster, Timeout: durationpb.New(time.Second),
-			HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: noCluster},
-		},
-	}}}
 }
 
 func (b *builder) compressor(name string, library message) *compressorv3.Compressor {

@@ -46,6 +46,7 @@ func HostName(resource string) string {
 func routeConfiguration() *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{
 		Name: routeTable, Vhds: &routev3.Vhds{ConfigSource: ads()}, RequestHeadersToAdd: identify,
+		RequestHeadersToRemove: []string{serverNameHeader, sameNameHeader},
 	}
 }
 
@@ -59,14 +60,14 @@ func (b *builder) addHosts(hosts []gateway.Host) {
 		}
 	}
 	rest := b.addHost(catchAll, func() ([]*routev3.Route, []string) {
-		return slices.Concat(b.misdirectedRest(catchAll, hosts), b.hostRoutes(catchAll)), backends(catchAll)
+		return slices.Concat(b.misdirectedRest(catchAll, hosts), b.errorRoutes(catchAll), b.hostRoutes(catchAll)), backends(catchAll)
 	})
 	for _, h := range hosts {
 		if h.Name == gateway.CatchAll {
 			continue
 		}
 		b.addHost(h, func() ([]*routev3.Route, []string) {
-			own := slices.Concat(b.misdirected(h.Name), b.hostRoutes(h))
+			own := slices.Concat(b.misdirected(h.Name), b.errorRoutes(h), b.hostRoutes(h))
 			needs := backends(h)
 			if strings.HasPrefix(h.Name, "*.") {
 				own = slices.Concat(deeper(h.Name, rest), own)
@@ -92,6 +93,8 @@ func (b *builder) addHost(h gateway.Host, build func() ([]*routev3.Route, []stri
 			Domains:     []string{h.Name},
 			Routes:      routes,
 			RetryPolicy: b.retryPolicy(),
+
+			TypedPerFilterConfig: b.withHSTS(h.Name),
 		})
 	}
 	good := b.contain(resource, "it answers 503", func() {
@@ -110,6 +113,9 @@ func backends(h gateway.Host) []string {
 	var out []string
 	for _, r := range h.Routes {
 		out = append(out, r.Backends()...)
+		if r.Auth != "" {
+			out = append(out, Doorkeeper)
+		}
 	}
 	return out
 }
@@ -133,7 +139,7 @@ func (b *builder) retryPolicy() *routev3.RetryPolicy {
 // misdirected answers 421 to requests on TLS connections that were made for a host with other TLS settings. Plain
 // http has no stamp, which matches neither way.
 func (b *builder) misdirected(host string) []*routev3.Route {
-	return onlyFor(b.chains.stamps(host))
+	return onlyFor(b.chains.stamps(host), b.ownName(host))
 }
 
 // misdirectedRest does so for the names that only the catch-all serves: on chains of certificates that have other hosts'
@@ -146,20 +152,25 @@ func (b *builder) misdirectedRest(catchAll gateway.Host, hosts []gateway.Host) [
 	for _, h := range hosts {
 		own[h.Name] = true
 	}
-	return onlyFor(b.chains.stampsBut(own))
+	return onlyFor(b.chains.stampsBut(own), ownNameRest())
 }
 
-// onlyFor answers 421 on TLS connections without one of the stamps.
-func onlyFor(stamps []netip.Addr) []*routev3.Route {
+// onlyFor answers 421 on TLS connections without one of the stamps, if they match also, which may be nil.
+func onlyFor(stamps []netip.Addr, also *routev3.HeaderMatcher) []*routev3.Route {
 	others := &matcherv3.AddressMatcher{InvertMatch: true}
 	for _, s := range stamps {
 		others.Ranges = append(others.Ranges, &xdscorev3.CidrRange{
 			AddressPrefix: s.String(), PrefixLen: wrapperspb.UInt32(uint32(s.BitLen())),
 		})
 	}
+	var headers []*routev3.HeaderMatcher
+	if also != nil {
+		headers = append(headers, also)
+	}
 	return []*routev3.Route{{
 		Match: &routev3.RouteMatch{
 			PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"},
+			Headers:       headers,
 			FilterState: []*matcherv3.FilterStateMatcher{{
 				Key:     stampKey,
 				Matcher: &matcherv3.FilterStateMatcher_AddressMatch{AddressMatch: others},
@@ -191,6 +202,9 @@ func deeper(host string, routes []*routev3.Route) []*routev3.Route {
 // hostRoutes are the routes of a host in their order, with the redirects between them: over plain http the first
 // route that matches decides, by its Plain, whether it serves or redirects. It always ends with an answer.
 func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
+	if h.Clients != nil {
+		return b.clientRoutes(h)
+	}
 	lastPlain := -1
 	for i, r := range h.Routes {
 		if r.Plain {
@@ -273,12 +287,7 @@ func direct(status uint32) *routev3.Route_DirectResponse {
 // use_remote_address is on.
 func (b *builder) redirect(r gateway.Route) *routev3.Route {
 	match := routeMatch(r)
-	match.Headers = []*routev3.HeaderMatcher{{
-		Name: "x-forwarded-proto",
-		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
-			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "http"},
-		}},
-	}}
+	match.Headers = []*routev3.HeaderMatcher{plainHTTP()}
 	return &routev3.Route{Match: match, Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{
 		SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true},
 		PortRedirect:           uint32(b.settings.HTTPSPort),

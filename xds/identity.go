@@ -12,7 +12,8 @@ import (
 // believe it.
 var forgeable = []*matcherv3.StringMatcher{
 	headerPrefix("x-forwarded-"), headerPrefix("x-original-"), headerPrefix("x-envoy-"),
-	headerName("forwarded"), headerName("x-real-ip"),
+	headerName("forwarded"), headerName(errorHeader), headerName("x-real-ip"), headerPrefix("ssl-client-"),
+	headerName(serverNameHeader), headerName(sameNameHeader),
 }
 
 // identify are the headers that say who the client is, beside those that Envoy sets: X-Forwarded-For and
@@ -22,8 +23,8 @@ var identify = []*corev3.HeaderValueOption{
 	overwrite("x-forwarded-host", "%REQ(:AUTHORITY)%"),
 }
 
-// dropForgeable removes headers before Envoy looks at any.
-func (b *builder) dropForgeable() []*corev3.TypedExtensionConfig {
+// dropForgeable removes headers before Envoy looks at any, and adds what is true instead.
+func (b *builder) dropForgeable(instead ...*rulesv3.HeaderMutation) []*corev3.TypedExtensionConfig {
 	var mutations []*rulesv3.HeaderMutation
 	for _, m := range forgeable {
 		mutations = append(mutations, &rulesv3.HeaderMutation{Action: &rulesv3.HeaderMutation_RemoveOnMatch_{
@@ -32,7 +33,7 @@ func (b *builder) dropForgeable() []*corev3.TypedExtensionConfig {
 	}
 	return []*corev3.TypedExtensionConfig{{
 		Name:        "envoy.http.early_header_mutation.header_mutation",
-		TypedConfig: b.any(&earlyv3.HeaderMutation{Mutations: mutations}),
+		TypedConfig: b.any(&earlyv3.HeaderMutation{Mutations: append(mutations, instead...)}),
 	}}
 }
 

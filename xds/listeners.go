@@ -6,11 +6,9 @@ import (
 	"strings"
 	"time"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	healthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -42,9 +40,9 @@ func (b *builder) plainListener() *listenerv3.Listener {
 	return l
 }
 
-// tlsListener has a filter chain for each certificate. Whatever may change often is in the virtual hosts: to
-// change a chain is to drain its connections.
-func (b *builder) tlsListener(certificates []gateway.Certificate, passthroughs []gateway.Passthrough) *listenerv3.Listener {
+// tlsListener has a filter chain for each certificate, and one for all others if some are shared. Whatever may change often
+// is in the virtual hosts: to change a chain is to drain its connections.
+func (b *builder) tlsListener(certificates []gateway.Certificate, shared bool, passthroughs []gateway.Passthrough) *listenerv3.Listener {
 	l := b.listener(httpsListener, b.settings.HTTPS)
 	l.ListenerFilters = []*listenerv3.ListenerFilter{{
 		Name:       "envoy.filters.listener.tls_inspector",
@@ -76,6 +74,11 @@ func (b *builder) tlsListener(certificates []gateway.Certificate, passthroughs [
 			continue
 		}
 		l.FilterChains = append(l.FilterChains, chain)
+	}
+	l.FilterChains = append(l.FilterChains, b.clientChains(taken)...)
+	if shared {
+		l.DefaultFilterChain = b.sharedTLS()
+		l.FilterChains = append(l.FilterChains, b.reserved())
 	}
 	for _, p := range passthroughs {
 		if !taken[p.ServerName] {
@@ -150,25 +153,15 @@ func (b *builder) tlsChain(certificate string) *listenerv3.FilterChain {
 		TransportSocketConnectTimeout: durationpb.New(5 * time.Second),
 		TransportSocket: &corev3.TransportSocket{
 			Name:       "envoy.transport_sockets.tls",
-			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(tlsContext(certificate))},
+			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(b.tlsContext(certificate))},
 		},
 		Filters: []*listenerv3.Filter{b.stampFilter(certificate), b.httpFilter("https", b.hsts(certificate)...)},
 	}
 }
 
-// tlsContext is Mozilla's "intermediate" configuration without DHE.
-func tlsContext(certificate string) *tlsv3.DownstreamTlsContext {
+func (b *builder) tlsContext(certificate string) *tlsv3.DownstreamTlsContext {
 	return &tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
-		TlsParams: &tlsv3.TlsParameters{
-			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
-			TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
-			CipherSuites: []string{
-				"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
-				"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
-				"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
-			},
-			EcdhCurves: []string{"X25519MLKEM768", "X25519", "P-256", "P-384"},
-		},
+		TlsParams:                      b.settings.TLSProfile.parameters(),
 		AlpnProtocols:                  []string{"h2", "http/1.1"},
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificate, SdsConfig: ads()}},
 	}}
@@ -197,11 +190,11 @@ func (b *builder) stateFilter(values ...*statev3.FilterStateValue) *listenerv3.F
 	}
 }
 
-// httpFilter has the settings that Envoy advises for edges (configuration/best_practices/edge). No request has a
+// manager has the settings that Envoy advises for edges (configuration/best_practices/edge). No request has a
 // total time limit: Kubernetes' Ingress knows none, and uploads, server-sent events and WebSockets run for long.
 // What does not move is ended by the stream idle timeout.
-func (b *builder) httpFilter(stat string, first ...*hcmv3.HttpFilter) *listenerv3.Filter {
-	manager := &hcmv3.HttpConnectionManager{
+func (b *builder) manager(stat string, first ...*hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
 		StatPrefix: stat,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: routeTable, ConfigSource: ads(),
@@ -237,7 +230,15 @@ func (b *builder) httpFilter(stat string, first ...*hcmv3.HttpFilter) *listenerv
 			InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 		},
 		AccessLog: b.accessLog(),
+		Tracing:   b.tracing(),
 	}
+}
+
+func (b *builder) httpFilter(stat string, first ...*hcmv3.HttpFilter) *listenerv3.Filter {
+	return b.managerFilter(b.manager(stat, first...))
+}
+
+func (b *builder) managerFilter(manager *hcmv3.HttpConnectionManager) *listenerv3.Filter {
 	return &listenerv3.Filter{
 		Name:       "envoy.filters.network.http_connection_manager",
 		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(manager)},
@@ -249,18 +250,4 @@ func (b *builder) router() []*hcmv3.HttpFilter {
 		Name:       "envoy.filters.http.router",
 		ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(&routerv3.Router{SuppressEnvoyHeaders: true})},
 	}}
-}
-
-func (b *builder) accessLog() []*accesslogv3.AccessLog {
-	var out []*accesslogv3.AccessLog
-	if b.settings.AccessLog {
-		out = append(out, &accesslogv3.AccessLog{
-			Name:       "envoy.access_loggers.stdout",
-			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&streamv3.StdoutAccessLog{})},
-		})
-	}
-	if b.settings.TraceLog != "" {
-		out = append(out, b.traceLog(b.settings.TraceLog))
-	}
-	return out
 }

@@ -25,13 +25,14 @@ import (
 
 // routes are what serves a gateway.Route with its Policy. There is at least one, and they match what routeMatch says.
 func (b *builder) routes(r gateway.Route) []*routev3.Route {
-	return b.withCORS(r, withSatisfy(r, b.served(r)))
+	return quiet(b.replaceErrors(r, b.withCORS(r, withSatisfy(r, b.served(r)))), r.Policy)
 }
 
 func (b *builder) served(r gateway.Route) []*routev3.Route {
 	out := route(r)
 	p := r.Policy
 	b.authenticate(r, out)
+	b.ask(r, out)
 	if p == nil {
 		b.changeHeaders(out, requestHeaders(r), nil)
 		return b.variants(r, out)
@@ -41,7 +42,7 @@ func (b *builder) served(r gateway.Route) []*routev3.Route {
 	}
 	b.changeHeaders(out, requestHeaders(r), p.ResponseHeaders)
 	if p.Redirect.Code != 0 {
-		out.Action = redirectTo(p.Redirect)
+		redirectTo(out, r, p.Redirect)
 		return []*routev3.Route{out}
 	}
 	if p.Answer.Status != 0 {
@@ -55,6 +56,7 @@ func (b *builder) served(r gateway.Route) []*routev3.Route {
 	if p.MaxBody != 0 {
 		b.enable(out, filterBodySize, b.always("body-size", &bodyv3.BodySizeLimit{MaxRequestBytes: wrapperspb.UInt64(p.MaxBody)}))
 	}
+	b.changeAnswers(out, p.Answers)
 	if p.Idle != 0 {
 		action.IdleTimeout = durationpb.New(p.Idle)
 	}
@@ -62,7 +64,7 @@ func (b *builder) served(r gateway.Route) []*routev3.Route {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: p.HostHeader}
 	}
 	if p.Rewrite != "" {
-		action.RegexRewrite = rewrite(r)
+		action.RegexRewrite = substitute(r, p.Rewrite)
 	}
 	return b.variants(r, out)
 }
@@ -79,9 +81,9 @@ func validateAll(routes []*routev3.Route) error {
 // wholePath is the regular expression of a Regex route for the whole path, as Envoy compares it.
 func wholePath(r gateway.Route) string { return "(?:" + r.Pattern + ").*" }
 
-// rewrite puts the Policy's path in the place of the whole path. Envoy refuses references to groups that the expression
+// substitute puts a path in the place of the whole path. Envoy refuses references to groups that the expression of the route
 // does not have; in nginx they are empty.
-func rewrite(r gateway.Route) *matcherv3.RegexMatchAndSubstitute {
+func substitute(r gateway.Route, target string) *matcherv3.RegexMatchAndSubstitute {
 	pattern, groups := ".*", 0
 	if r.Match == gateway.Regex {
 		pattern = wholePath(r)
@@ -90,7 +92,6 @@ func rewrite(r gateway.Route) *matcherv3.RegexMatchAndSubstitute {
 		}
 	}
 	var out strings.Builder
-	target := r.Policy.Rewrite
 	for i := 0; i < len(target); i++ {
 		switch {
 		case target[i] == '\\':
@@ -167,21 +168,6 @@ func anyOf(prefixes []netip.Prefix) *rbacconfigv3.Principal {
 		}}}
 	}
 	return &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_OrIds{OrIds: &rbacconfigv3.Principal_Set{Ids: ids}}}
-}
-
-// redirectTo answers in the place of the backend.
-func redirectTo(p policy.Redirect) *routev3.Route_Redirect {
-	a := &routev3.RedirectAction{
-		HostRedirect: p.Host, PortRedirect: uint32(p.Port), ResponseCode: redirectCodes[p.Code],
-	}
-	if p.Scheme != "" {
-		a.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: p.Scheme}
-	}
-	if p.Path != "" {
-		a.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: p.Path}
-		a.StripQuery = true
-	}
-	return &routev3.Route_Redirect{Redirect: a}
 }
 
 var redirectCodes = map[int]routev3.RedirectAction_RedirectResponseCode{

@@ -35,6 +35,9 @@ func (b *builder) enableSession(r gateway.Route, out *routev3.Route, s policy.Se
 	if s.Secure {
 		cookie.Attributes = append(cookie.Attributes, &httpv3.CookieAttribute{Name: "Secure"})
 	}
+	if s.Partitioned {
+		cookie.Attributes = append(cookie.Attributes, &httpv3.CookieAttribute{Name: "Partitioned"})
+	}
 	b.enable(out, filterSession, &sessionv3.StatefulSessionPerRoute{
 		Override: &sessionv3.StatefulSessionPerRoute_StatefulSession{StatefulSession: &sessionv3.StatefulSession{
 			SessionState: &corev3.TypedExtensionConfig{

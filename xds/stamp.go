@@ -28,10 +28,12 @@ func stamp(certificate string) netip.Addr {
 type chainTable struct {
 	byName map[string]string       // SNI value or wildcard → certificate
 	below  map[string][]netip.Addr // wildcard → stamps of the names that it covers
+	names  map[string][]string     // certificate → its SNI values
+	only   map[string][]netip.Addr // host that asks for certificates → stamps of its own chains
 }
 
 func newChainTable(certificates []gateway.Certificate) chainTable {
-	t := chainTable{byName: map[string]string{}, below: map[string][]netip.Addr{}}
+	t := chainTable{byName: map[string]string{}, below: map[string][]netip.Addr{}, names: map[string][]string{}, only: map[string][]netip.Addr{}}
 	for _, c := range certificates {
 		t.add(c)
 	}
@@ -39,6 +41,7 @@ func newChainTable(certificates []gateway.Certificate) chainTable {
 }
 
 func (t chainTable) add(c gateway.Certificate) {
+	t.names[c.Name] = c.ServerNames
 	for _, name := range c.ServerNames {
 		t.byName[name] = c.Name
 		if label, parent, found := strings.Cut(name, "."); found && label != "*" {
@@ -69,6 +72,9 @@ func (t chainTable) certificate(name string) string {
 // stamps returns the stamps of the chains on which a client may rightly ask for the host: the one that its server
 // name selects and, for a wildcard host, those of the names that it covers.
 func (t chainTable) stamps(host string) []netip.Addr {
+	if len(t.only[host]) > 0 {
+		return t.onlyStamps(host)
+	}
 	out := append([]netip.Addr{stamp(t.certificate(host))}, t.below[host]...)
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)

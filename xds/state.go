@@ -28,17 +28,29 @@ type Settings struct {
 	// HSTS is the header Strict-Transport-Security (RFC 6797) of answers over TLS, for hosts with a certificate of their own;
 	// none if empty. To change it drains all of their connections.
 	HSTS string
+	// TLSProfile is for all hosts. To change it drains all of their connections.
+	TLSProfile TLSProfile
+	// OwnChains is how many filter chains there may be for server names; hosts beyond that, which need nothing of their own,
+	// share one, that asks for their certificates on demand. Negative for no limit; 0 is DefaultOwnChains.
+	OwnChains int
 	// AccessLog writes a line for each request to Envoy's standard output.
 	AccessLog bool
+	// AuthSocket is the path of the doorkeeper's socket, as Envoy sees it; default /run/hythe/auth.sock.
+	AuthSocket string
 	// TraceLog is the cluster of Envoy's bootstrap that takes the log of requests with a TraceHeader; none if empty.
 	TraceLog string
 }
+
+// DefaultOwnChains is the number of filter chains up to which one more costs Envoy a fifth of a second at most.
+const DefaultOwnChains = 1000
 
 func (s Settings) withDefaults() Settings {
 	s.HTTP = orAddress(s.HTTP, 8080)
 	s.HTTPS = orAddress(s.HTTPS, 8443)
 	s.Ready = orAddress(s.Ready, 8081)
+	s.AuthSocket = cmp.Or(s.AuthSocket, "/run/hythe/auth.sock")
 	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, time.Second)
+	s.OwnChains = cmp.Or(s.OwnChains, DefaultOwnChains)
 	s.StreamIdleTimeout = cmp.Or(s.StreamIdleTimeout, 5*time.Minute)
 	if s.HTTPSPort == 443 {
 		s.HTTPSPort = 0
@@ -122,6 +134,8 @@ type Resource struct {
 // Resources is a full configuration of one Envoy.
 type Resources struct {
 	byKind [kinds]map[string]*Resource
+	// onDemand has the name of the Secret for each exact server name.
+	onDemand map[string]string
 }
 
 // Get returns the named resource, or nil.

@@ -125,13 +125,14 @@ func RouteText(r *routev3.Route) string {
 		}
 		words = append(words, word)
 	}
+	words = append(words, certificateWords(m.GetTlsContext())...)
 	words = append(words, "->")
 	switch a := r.GetAction().(type) {
 	case *routev3.Route_Route:
 		words = append(words, a.Route.GetCluster())
 		words = append(words, actionWords(a.Route)...)
 	case *routev3.Route_DirectResponse:
-		words = append(words, fmt.Sprint(a.DirectResponse.GetStatus()))
+		words = append(words, strings.TrimSpace(fmt.Sprint(a.DirectResponse.GetStatus())+" "+RouteLocation(r)))
 	case *routev3.Route_Redirect:
 		words = append(words, redirectWords(a.Redirect))
 	}

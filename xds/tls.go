@@ -2,7 +2,6 @@ package xds
 
 import (
 	rulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
@@ -22,10 +21,7 @@ func (b *builder) hsts(certificate string) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{{
 		Name: filterHSTS,
 		ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(&mutationv3.HeaderMutation{Mutations: &mutationv3.Mutations{
-			ResponseMutations: []*rulesv3.HeaderMutation{{Action: &rulesv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
-				Header:       &corev3.HeaderValue{Key: "strict-transport-security", Value: b.settings.HSTS},
-				AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-			}}}},
+			ResponseMutations: []*rulesv3.HeaderMutation{headerOf("strict-transport-security", b.settings.HSTS)},
 		}})},
 	}}
 }

@@ -62,7 +62,7 @@ func upstreamSettings(context *tlsv3.UpstreamTlsContext, u policy.Upstream) {
 	common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
 		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 			DefaultValidationContext: &tlsv3.CertificateValidationContext{
-				MaxVerifyDepth: wrapperspb.UInt32(u.VerifyDepth()),
+				MaxVerifyDepth: wrapperspb.UInt32(u.VerifyDepth() + 1), // Envoy 1.40 heeds it for clients only
 				MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{
 					SanType: tlsv3.SubjectAltNameMatcher_DNS,
 					Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: u.Name}},

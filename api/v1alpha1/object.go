@@ -14,7 +14,8 @@ var GroupVersion = schema.GroupVersion{Group: Group, Version: Version}
 // AddToScheme makes the types of this package known to a scheme, so that clients can read and write them.
 func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
-		&AddressPool{}, &AddressPoolList{}, &AddressClaim{}, &AddressClaimList{}, &Report{}, &ReportList{})
+		&AddressPool{}, &AddressPoolList{}, &AddressClaim{}, &AddressClaimList{}, &Report{}, &ReportList{},
+		&GatewayConfig{}, &GatewayConfigList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

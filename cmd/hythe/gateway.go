@@ -27,6 +27,7 @@ import (
 
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/gateway/auth"
 	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/envoy"
 	"hythe.dev/hythe/internal/envoy/drain"
@@ -40,7 +41,7 @@ import (
 
 func newGatewayCommand() *cobra.Command {
 	var g gatewayProcess
-	defaultCertificate := ""
+	defaultCertificate, tlsProfile := "", ""
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Turn Ingresses into Envoy configuration and serve it to the node's Envoy",
@@ -56,6 +57,10 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 					return err
 				}
 			}
+			var err error
+			if g.xds.TLSProfile, err = xds.ParseTLSProfile(tlsProfile); err != nil {
+				return fmt.Errorf("flag --tls-profile: %w", err)
+			}
 			if err := g.start("gateway"); err != nil {
 				return err
 			}
@@ -66,6 +71,7 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 	g.addCacheFlag(cmd, "it must be in memory (tmpfs), since it holds private keys")
 	f := cmd.Flags()
 	f.BoolVar(&g.opaqueSecrets, "opaque-secrets", false, "take certificates from Secrets of any type that hold tls.crt and tls.key, and users from Opaque ones that hold auth; all Secrets of the cluster are read then")
+	f.BoolVar(&g.configMaps, "config-maps", false, "read ConfigMaps for the annotations custom-headers and auth-proxy-set-headers; all ConfigMaps of the cluster pass through the gateway then")
 	f.StringVar(&g.node, "node", "", "name of the node that this gateway and its Envoy run on")
 	f.StringVar(&g.socket, "xds-socket", "/run/hythe/xds.sock", "unix socket on which Envoy gets its configuration")
 	f.UintSliceVar(&g.allowUIDs, "allow-uid", nil, "user id that may connect to the socket, besides the own one and root; may be repeated")
@@ -74,13 +80,20 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 	f.StringArrayVar(&g.settings.CatchAllNamespaces, "catch-all-namespace", nil, "namespace whose Ingresses may have rules without a host, and a default backend for hosts that nobody names; * for all; may be repeated")
 	f.StringVar(&g.xds.HSTS, "hsts", "max-age=31536000; includeSubDomains",
 		"header Strict-Transport-Security for hosts with a certificate of their own; empty for none")
+	f.StringVar(&tlsProfile, "tls-profile", xds.TLSIntermediate.String(),
+		"Mozilla's configuration for all hosts: intermediate (TLS 1.2 and 1.3), or modern (1.3 alone)")
+	f.IntVar(&g.xds.OwnChains, "own-chains", xds.DefaultOwnChains,
+		"filter chains of Envoy for server names up to which each certificate has its own, with session resumption; beyond, the youngest hosts share one; -1 for no limit")
 	f.Uint16Var(&g.settings.HTTPSPort, "https-port", 443, "port that redirects from http to https name")
 	f.StringVar(&defaultCertificate, "default-certificate", "", "NAMESPACE/NAME of the Secret for hosts without an own one; self-signed if empty")
 	f.StringVar(&g.envoyAdmin, "envoy-admin", "/run/hythe/envoy-admin.sock", "unix socket of Envoy's admin pages, for questions about what Envoy has; of a pattern the newest is taken")
 	f.BoolVar(&g.xds.AccessLog, "access-log", false, "let Envoy write a line for each request to its standard output")
 	addListenFlags(f, &g)
 	_ = cmd.MarkFlagRequired("node")
-	cmd.AddCommand(newBootstrapCommand(), newDrainCommand())
+	f.StringVar(&g.xds.AuthSocket, "auth-socket", "", "unix socket of the doorkeeper, who answers for Envoy who may come in, as Envoy sees it; beside the other one if empty")
+	f.StringVar(&g.authTable, "auth-table", "", "file for the doorkeeper, in memory, since it has hashes of passwords; beside the socket if empty")
+	f.BoolVar(&g.ownDoorkeeper, "doorkeeper", true, "be the doorkeeper, too; if not, run \"hythe gateway doorkeeper\" beside Envoy, so that it outlives this gateway")
+	cmd.AddCommand(newBootstrapCommand(), newDrainCommand(), newDoorkeeperCommand())
 	return cmd
 }
 
@@ -156,7 +169,12 @@ type gatewayProcess struct {
 	allowUIDs    []uint
 	settings     gateway.Settings
 	xds          xds.Settings
-	cache        gateway.Cache
+	// authTable is the path of the doorkeeper's file, and auth writes it.
+	authTable     string
+	auth          auth.Writer
+	ownDoorkeeper bool
+	configMaps    bool
+	cache         gateway.Cache
 
 	server *server.Server
 	live   live.Log
@@ -190,15 +208,36 @@ func (g *gatewayProcess) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	doorkeeper := g.doorkeeper()
+	if err := g.registry.Register(gateway.CertificateCollector{Certificates: g.certificates}); err != nil {
+		return fmt.Errorf("register metrics of certificates: %w", err)
+	}
 	snapshots := run.NewLatest[*model.Snapshot]()
 	admin := g.adminPages()
 	return runAll(ctx,
 		g.server.Run,
-		func(ctx context.Context) error { return g.watch(ctx, kube.GatewayKinds(), snapshots.Put) },
+		doorkeeper,
+		func(ctx context.Context) error { return g.watch(ctx, g.kinds(), snapshots.Put) },
 		func(ctx context.Context) error { return g.serve(ctx, admin) },
 		func(ctx context.Context) error { return g.build(ctx, snapshots) },
 		g.reports,
 	)
+}
+
+// certificates are those that are served.
+func (g *gatewayProcess) certificates() []gateway.Certificate {
+	if b := g.latest.Load(); b != nil {
+		return b.config.Certificates
+	}
+	return nil
+}
+
+// kinds are what the gateway watches.
+func (g *gatewayProcess) kinds() []string {
+	if g.configMaps {
+		return append(kube.GatewayKinds(), "ConfigMap")
+	}
+	return kube.GatewayKinds()
 }
 
 // localAddresses are all of this node, also those that its Node object does not name.
@@ -249,6 +288,7 @@ func (g *gatewayProcess) set(s *model.Snapshot, now time.Time) {
 		b.resources, more = xds.Build(b.config, g.xds)
 		g.panics.Problems("xds", more)
 		b.problems = slices.Concat(s.Problems, b.problems, more)
+		b.problems = append(b.problems, g.setAuth(b.config.Auth, now)...)
 		g.latest.Store(&b)
 		g.server.Set(b.resources)
 	})

@@ -110,7 +110,7 @@ func (r *runner) run(ctx context.Context) error {
 		}
 		tasks = append(tasks, part.run)
 	}
-	r.gateway.node, r.gateway.socket = r.name, filepath.Join(r.runDir, "xds.sock")
+	r.gateway.node, r.gateway.socket, r.gateway.ownDoorkeeper = r.name, filepath.Join(r.runDir, "xds.sock"), true
 	r.gateway.envoyAdmin = r.envoyAdmin()
 	r.gateway.settings.WithoutClass = r.withoutClass
 	r.gateway.settings.CatchAllNamespaces = []string{"*"} // whoever writes the one folder is the administrator

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -36,13 +37,21 @@ plain http is redirected to https.
 
 Problems (what was asked for and is not done) and Ingresses of other classes are listed on standard error.
 
-The exit code is 0 if all input could be read, 1 if not, and 2 with --strict if there are Problems.`
+With --from nginx it says of each object written for ingress-nginx instead what is kept, what is changed (has its nearest or
+its safe meaning), what is not needed, what is refused (has no effect), and which paths are closed (answer 503) rather than
+open. Ingresses of class nginx are taken then, too.
+
+The exit code is 0 if all input could be read, 1 if not, and 2 with --strict if there are Problems, or with --from
+something is refused or closed.`
 
 const translateExample = `  # What would this folder serve?
   hythe translate -f manifests/
 
   # An Ingress of ingress-nginx, whose Services live elsewhere
   kubectl get ingress -A -o yaml | hythe translate -f - --class nginx --assume-services
+
+  # What becomes of everything that ingress-nginx serves today?
+  kubectl get ingress,services,endpointslices -A -o yaml > all.yaml && hythe translate --from nginx all.yaml
 
   # In CI: fail on any Problem
   hythe translate -f manifests/ --strict
@@ -54,6 +63,7 @@ const translateExample = `  # What would this folder serve?
 // translateOptions are the flags of hythe translate.
 type translateOptions struct {
 	files          []string
+	from           string
 	settings       gateway.Settings
 	assumeServices bool
 	output         string
@@ -63,12 +73,14 @@ type translateOptions struct {
 func newTranslateCommand() *cobra.Command {
 	var o translateOptions
 	cmd := &cobra.Command{
-		Use:     "translate -f FILE",
+		Use:     "translate [--from nginx] FILE...",
 		Short:   "Show what manifests would serve, offline",
 		Long:    translateLong,
 		Example: translateExample,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.files = append(o.files, args...); len(o.files) == 0 {
+				return errors.New("name manifests, a folder of manifests, or - for standard input")
+			}
 			return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now())
 		},
 	}
@@ -78,9 +90,10 @@ func newTranslateCommand() *cobra.Command {
 	f.BoolVar(&o.settings.WithoutClass, "without-class", false, "take Ingresses that name no class")
 	f.StringArrayVar(&o.settings.CatchAllNamespaces, "catch-all-namespace", nil, "namespace whose Ingresses may serve hosts that nobody names; * for all; may be repeated")
 	f.BoolVar(&o.assumeServices, "assume-services", false, "take Services that are named but not in the input as existing")
+	f.StringVar(&o.from, "from", "", "say what becomes of manifests that were written for another controller: nginx")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json, yaml or envoy")
 	f.BoolVar(&o.strict, "strict", false, "exit with 2 if there are Problems")
-	_ = cmd.MarkFlagRequired("filename")
+	_ = cmd.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]cobra.Completion{"nginx"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
 		[]cobra.Completion{"text", "json", "yaml", "envoy"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -88,6 +101,14 @@ func newTranslateCommand() *cobra.Command {
 
 // run translates. Certificates are checked at the time now.
 func (o *translateOptions) run(stdout, stderr io.Writer, now time.Time) error {
+	switch {
+	case o.from != "" && o.from != "nginx":
+		return fmt.Errorf("unknown controller %q: --from knows nginx", o.from)
+	case o.from != "" && o.output == "envoy":
+		return errors.New("--from says what becomes of manifests, and has no output envoy: leave one of both out")
+	case o.from != "":
+		o.settings.Classes = append(o.settings.Classes, "nginx")
+	}
 	snapshot, err := kube.Load(o.files...)
 	if err != nil {
 		return err
@@ -99,12 +120,16 @@ func (o *translateOptions) run(stdout, stderr io.Writer, now time.Time) error {
 	}
 	config, problems := gateway.Build(snapshot, o.settings)
 	problems = append(problems, snapshot.Problems...)
+	if o.from != "" {
+		return o.runFrom(stdout, stderr, migrate(snapshot, model.SortProblems(problems), skipped), problems)
+	}
 	if o.output == "envoy" {
 		resources, more := xds.Build(config, xds.Settings{})
 		problems = append(problems, more...)
 		err = writeEnvoy(stdout, &resources)
 	} else {
-		err = o.write(stdout, translate(config, problems, skipped))
+		t := translate(config, problems, skipped)
+		err = o.write(stdout, t, func() error { return writeTable(stdout, t.Routes) })
 	}
 	if err != nil {
 		return err
@@ -117,11 +142,29 @@ func (o *translateOptions) run(stdout, stderr io.Writer, now time.Time) error {
 	return o.verdict(problems)
 }
 
+// runFrom prints what becomes of manifests.
+func (o *translateOptions) runFrom(stdout, stderr io.Writer, m migration, problems []model.Problem) error {
+	if err := o.write(stdout, m, func() error { return writeMigration(stdout, m) }); err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "%s\n", m.summary())
+	for _, s := range m.Skipped {
+		fmt.Fprintf(stderr, "Left out: Ingress %s: %s\n", s.Ingress, s.Reason)
+	}
+	if err := o.verdict(problems); err != nil {
+		return err
+	}
+	if o.strict && m.lost() {
+		return exitError{code: 2}
+	}
+	return nil
+}
+
 // write prints a translation in the form that was asked for.
-func (o *translateOptions) write(w io.Writer, t translation) error {
+func (o *translateOptions) write(w io.Writer, t any, asText func() error) error {
 	switch o.output {
 	case "text":
-		return writeTable(w, t.Routes)
+		return asText()
 	case "json":
 		return writeJSON(w, t)
 	case "yaml":
@@ -165,6 +208,7 @@ type translatedRoute struct {
 	// Backend is "namespace/service:port"; when empty, Status is answered.
 	Backend   string   `json:"backend,omitempty"`
 	Status    uint32   `json:"status,omitempty"`
+	Redirect  string   `json:"redirect,omitempty"`
 	Endpoints []string `json:"endpoints,omitempty"`
 	// Certificate is "namespace/name" of a Secret, or "default".
 	Certificate   string `json:"certificate"`
@@ -203,9 +247,14 @@ func tableOf(config gateway.Config) []translatedRoute {
 			if r.Origin.Name == "" {
 				continue
 			}
+			status, redirect := r.Status, ""
+			if r.Policy != nil && r.Policy.Redirect.Code != 0 {
+				status = uint32(r.Policy.Redirect.Code)
+				_, redirect, _ = strings.Cut(r.Policy.Redirect.String(), ":")
+			}
 			lines = append(lines, translatedRoute{
 				Host: h.Name, Path: r.Path, Match: r.Match.String(),
-				Backend: r.Backend, Status: r.Status, Endpoints: endpoints[sets[r.Backend]],
+				Backend: r.Backend, Status: status, Redirect: redirect, Endpoints: endpoints[sets[r.Backend]],
 				Certificate: h.Certificate, RedirectHTTPS: h.RedirectHTTPS && !r.Plain, Ingress: r.Origin.String(),
 			})
 		}
@@ -228,7 +277,7 @@ func writeTable(w io.Writer, routes []translatedRoute) error {
 	for _, r := range routes {
 		backend, endpoints := r.Backend, strings.Join(r.Endpoints, ",")
 		if backend == "" {
-			backend, endpoints = strconv.Itoa(int(r.Status)), "-"
+			backend, endpoints = strings.TrimSpace(strconv.Itoa(int(r.Status))+" "+r.Redirect), "-"
 		} else if len(r.Endpoints) == 0 {
 			endpoints = "none"
 		}
@@ -244,7 +293,7 @@ func writeTable(w io.Writer, routes []translatedRoute) error {
 	return table.Flush()
 }
 
-func writeJSON(w io.Writer, t translation) error {
+func writeJSON(w io.Writer, t any) error {
 	data, err := json.MarshalIndent(t, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write JSON: %w", err)
@@ -253,7 +302,7 @@ func writeJSON(w io.Writer, t translation) error {
 	return err
 }
 
-func writeYAML(w io.Writer, t translation) error {
+func writeYAML(w io.Writer, t any) error {
 	data, err := yaml.Marshal(t)
 	if err != nil {
 		return fmt.Errorf("write YAML: %w", err)

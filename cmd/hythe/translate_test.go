@@ -69,6 +69,16 @@ shop.example.com  /      prefix  shop/web:http  none       default +308  shop/ot
 	}
 }
 
+// TestTranslateRedirect wants to see where requests are sent that no backend gets.
+func TestTranslateRedirect(t *testing.T) {
+	input := strings.ReplaceAll(translateInput, "metadata: {namespace: shop, name: shop}",
+		"metadata: {namespace: shop, name: shop, annotations: {nginx.ingress.kubernetes.io/temporal-redirect: 'https://new.example.com$request_uri'}}")
+	stdout, _, err := translated(t, input)
+	if err != nil || !strings.Contains(stdout, "302 https://new.example.com{path}{query}  -") {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+}
+
 func TestTranslateSkippedAndExitCode(t *testing.T) {
 	_, stderr, err := translated(t, translateInput, "--strict")
 	if want := "Ingress shop/other: class nginx has no IngressClass object; to see it anyway: --class nginx"; !strings.Contains(stderr, want) {
@@ -120,7 +130,7 @@ func TestTranslateForPrograms(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &resources); err != nil {
 		t.Fatal(err)
 	}
-	if len(resources["Cluster"]) != 1 || len(resources["VirtualHost"]) != 2 {
+	if len(resources["Cluster"]) != 2 || len(resources["VirtualHost"]) != 2 {
 		t.Errorf("got %d clusters and %d virtual hosts", len(resources["Cluster"]), len(resources["VirtualHost"]))
 	}
 	if _, _, err := translated(t, translateInput, "-o", "xml"); err == nil {

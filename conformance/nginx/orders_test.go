@@ -24,6 +24,32 @@ type orders struct {
 	tries map[string]int // by Test-Id
 }
 
+// onlyFor says whether Test-Answer is for a backend: Test-Only may name one.
+func onlyFor(r *http.Request, backend string) bool {
+	only := r.Header.Get("Test-Only")
+	return only == "" || only == backend
+}
+
+// early adds the headers of Test-Header to the answer, and answers before the request was read to its end.
+func (o *orders) early(w http.ResponseWriter, r *http.Request) bool {
+	order := r.Header.Get("Test-Answer")
+	for _, h := range r.Header.Values("Test-Header") {
+		name, value, _ := strings.Cut(h, ": ")
+		w.Header().Add(name, value)
+	}
+	if order == "refuse" {
+		order = "early 404"
+	}
+	text, ok := strings.CutPrefix(order, "early ")
+	if !ok {
+		return false
+	}
+	status, _ := strconv.Atoi(text)
+	w.WriteHeader(status)
+	_ = http.NewResponseController(w).Flush()
+	return true
+}
+
 func (o *orders) answer(w http.ResponseWriter, r *http.Request) bool {
 	order := r.Header.Get("Test-Answer")
 	o.mu.Lock()

@@ -32,17 +32,20 @@ import (
 // TestVectors asks one Envoy all requests of testdata, file by file.
 func TestVectors(t *testing.T) {
 	r := envoytest.New(t, nil)
+	people := newClients(t)
 	count := 0
 	golden.Archives(t, "testdata/*.txtar", func(t *testing.T, archive *golden.Archive) {
 		pod := newPair(t, "pod", "pod.test")
-		config, problems := build(t, archive, pod)
+		config, problems := build(t, archive, pod, people)
 		archive.Want(t, "problems", problems)
 		serve(t, &config, pod)
+		serveAuth(t, &config, pod)
 		if _, status := r.Set(t, config); len(status.Refused) > 0 {
 			t.Fatalf("Envoy refuses %v", status.Refused)
 		}
 		vectors := parse(t, string(archive.Data("requests")))
 		for _, v := range vectors {
+			v.people = people
 			v.check(t, r)
 		}
 		count += len(vectors)
@@ -65,12 +68,16 @@ func serve(t *testing.T, config *gateway.Config, pod pair) {
 		b := &config.Backends[i]
 		name := b.Name
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			if req.Header.Get("Upgrade") == "websocket" {
+			if req.Header.Get("Upgrade") == "websocket" && req.Header.Get("Test-Answer") != "refuse" {
 				echo(w)
 				return
 			}
+			mine := onlyFor(req, name)
+			if mine && tests.early(w, req) {
+				return
+			}
 			n, _ := io.Copy(io.Discard, req.Body)
-			if tests.answer(w, req) {
+			if mine && tests.answer(w, req) {
 				return
 			}
 			describeTLS(req)
@@ -110,10 +117,14 @@ func echo(w http.ResponseWriter) {
 
 var pairReference = regexp.MustCompile(`(CERT|KEY)\(([^)]*)\)`)
 
-func build(t *testing.T, archive *golden.Archive, pod pair) (gateway.Config, string) {
+// clientReference is for what clients' certificates are verified by.
+var clientReference = regexp.MustCompile(`(CA|CRL)\(([^)]*)\)`)
+
+func build(t *testing.T, archive *golden.Archive, pod pair, people *clients) (gateway.Config, string) {
 	t.Helper()
 	dir := t.TempDir()
 	chain, key := envoytest.Pair(t, "any")
+	named := map[string]pair{} // by their names
 	for _, file := range archive.Files {
 		if !strings.HasSuffix(file.Name, ".yaml") {
 			continue
@@ -126,10 +137,24 @@ func build(t *testing.T, archive *golden.Archive, pod pair) (gateway.Config, str
 			if name == "pod" {
 				which = pod
 			}
+			if strings.Contains(name, ".") {
+				if _, made := named[name]; !made {
+					named[name] = newPair(t, name, strings.Split(name, ",")...)
+				}
+				which = named[name]
+			}
 			if ref[0] == 'K' {
 				return []byte(base64.StdEncoding.EncodeToString(which.key))
 			}
 			return []byte(base64.StdEncoding.EncodeToString(which.chain))
+		})
+		data = clientReference.ReplaceAllFunc(data, func(ref []byte) []byte {
+			m := clientReference.FindSubmatch(ref)
+			var text []byte
+			for name := range strings.SplitSeq(string(m[2]), ",") {
+				text = append(text, people.text(t, string(m[1]), name)...)
+			}
+			return []byte(base64.StdEncoding.EncodeToString(text))
 		})
 		if err := os.WriteFile(filepath.Join(dir, file.Name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -157,8 +182,10 @@ type vector struct {
 	header           [][2]string
 	body             int
 	chunked, upgrade bool
+	unfinished       bool
 	times            int
-	sni              string
+	sni, client      string
+	people           *clients
 	status           int
 	want             [][2]string
 }
@@ -187,11 +214,14 @@ func parse(t *testing.T, text string) []vector {
 			v.times, _ = strconv.Atoi(words[1])
 		case words[0] == "sni":
 			v.sni = words[1]
+		case words[0] == "client":
+			v.client = words[1]
 		case words[0] == "upgrade":
 			v.upgrade = true
 		case words[0] == "body":
 			v.body, _ = strconv.Atoi(words[1])
-			v.chunked = len(words) > 2
+			v.chunked = len(words) > 2 && words[2] == "chunked"
+			v.unfinished = len(words) > 2 && words[2] == "unfinished"
 		case words[0][0] >= '1' && words[0][0] <= '9':
 			v.status, _ = strconv.Atoi(words[0])
 			for _, w := range words[1:] {
@@ -251,10 +281,14 @@ func (v vector) wrong(r *envoytest.Rig) string {
 			got = s.Header.Get(name)
 		}
 		if w[0] == "cookie" {
-			got = cookieValue.ReplaceAllString(strings.ReplaceAll(header.Get("Set-Cookie"), " ", "_"), `$1=*`)
+			var cookies []string
+			for _, c := range header.Values("Set-Cookie") {
+				cookies = append(cookies, cookieValue.ReplaceAllString(strings.ReplaceAll(c, " ", "_"), `$1=*`))
+			}
+			got = strings.Join(cookies, "|")
 		}
 		if name, ok := strings.CutPrefix(w[0], "answer."); ok {
-			got = header.Get(name)
+			got = strings.ReplaceAll(strings.Join(header.Values(name), "|"), " ", "_")
 		}
 		if want := strings.TrimPrefix(w[1], "-"); got != want {
 			return fmt.Sprintf("%s is %q, want %q", w[0], got, want)
@@ -276,7 +310,9 @@ func (v vector) ask(r *envoytest.Rig) (status int, header http.Header, body []by
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	if v.url.Scheme == "https" {
-		conn = tls.Client(conn, &tls.Config{ServerName: cmp.Or(v.sni, v.url.Hostname()), InsecureSkipVerify: true})
+		config := &tls.Config{ServerName: strings.TrimPrefix(cmp.Or(v.sni, v.url.Hostname()), "-"), InsecureSkipVerify: true}
+		v.people.show(config, v.client)
+		conn = tls.Client(conn, config)
 	}
 	go v.send(conn)
 	reader := bufio.NewReader(conn)
@@ -285,6 +321,9 @@ func (v vector) ask(r *envoytest.Rig) (status int, header http.Header, body []by
 		return 0, nil, nil, err
 	}
 	defer resp.Body.Close()
+	if secure, ok := conn.(*tls.Conn); ok {
+		resp.Header.Set("Test-Certificate", secure.ConnectionState().PeerCertificates[0].Subject.CommonName)
+	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		sent := bytes.Repeat([]byte("x"), v.body)
 		go func() { _, _ = conn.Write(sent) }()
@@ -309,6 +348,8 @@ func (v vector) send(conn net.Conn) {
 		fmt.Fprint(&b, "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	case v.chunked:
 		fmt.Fprint(&b, "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+	case v.unfinished:
+		fmt.Fprint(&b, "Connection: close\r\nContent-Length: 1000000\r\n\r\n")
 	case v.body > 0:
 		fmt.Fprintf(&b, "Connection: close\r\nContent-Length: %d\r\n\r\n", v.body)
 	default:

@@ -77,6 +77,12 @@ func (s *Settings) settleAuth() {
 	if !s.Basic.Enabled {
 		s.Basic = BasicAuth{}
 	}
-	// Without a way to say who one is the list of addresses is all that is left.
-	s.Route.SatisfyAny = s.Route.SatisfyAny && s.Basic.Enabled && len(s.Route.Sources.Allow) > 0
+	// Where there is one way to come in, it is needed.
+	ways := 0
+	for _, way := range []bool{s.Basic.Enabled, s.Auth.Asks(), len(s.Route.Sources.Allow) > 0} {
+		if way {
+			ways++
+		}
+	}
+	s.Route.SatisfyAny = s.Route.SatisfyAny && ways > 1
 }

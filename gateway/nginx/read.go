@@ -82,7 +82,11 @@ func (s *Settings) settle() {
 	s.settleBalance()
 	s.settleMirror()
 	s.settleCORS()
+	s.settleExternal()
 	s.settleAuth()
+	s.settleClients()
+	s.settleRedirects()
+	s.settleErrorPages()
 }
 
 // Keys is the table, sorted by name.
@@ -93,7 +97,11 @@ func Table() string {
 	var b strings.Builder
 	b.WriteString("| annotation | taken | |\n|---|---|---|\n")
 	for _, k := range table {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.Name, k.Support, k.Note)
+		taken := k.Support.String()
+		if k.Protects {
+			taken += ", protects"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.Name, taken, strings.ReplaceAll(k.Note, "|", `\|`))
 	}
 	return b.String()
 }

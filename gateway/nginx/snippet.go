@@ -48,6 +48,8 @@ func snippet(s *Settings, value string) error {
 			err = proxySetHeader(s, args)
 		case name == "return":
 			err = returnDirective(s, args)
+		case name == "auth_request_set" && len(args) == 2:
+			err = s.ext.setLocal(args[0], args[1])
 		case slices.Contains(harmless, name):
 			without = append(without, name)
 		default:
@@ -253,6 +255,10 @@ func proxySetHeader(s *Settings, args []string) error {
 	}
 	if lower := strings.ToLower(args[0]); slices.Contains([]string{"connection", "upgrade"}, lower) {
 		return nil // WebSockets work without
+	}
+	if from, ok := s.ext.locals[strings.TrimPrefix(args[1], "$")]; ok { // of the auth server's answer
+		s.ext.asked.Copy = append(s.ext.asked.Copy, policy.HeaderCopy{From: from, To: args[0]})
+		return copyable(args[0])
 	}
 	h, err := newHeader(args[0], args[1])
 	if err == nil {

@@ -25,15 +25,31 @@ type Settings struct {
 	CanaryBy policy.Canary
 	// Mirror gets copies of the requests.
 	Mirror Mirror
+	// ErrorPages answers in the place of the backend.
+	ErrorPages ErrorPages
 
 	// Basic asks for a user and a password.
 	Basic BasicAuth
+	// Auth is a server that is asked who may come in. AuthFault says what is wrong with the place where clients sign in;
+	// without it they get 401.
+	Auth      policy.ExternalAuth
+	AuthFault string
+	// Headers and AuthHeaders name ConfigMaps with headers of answers, and of requests to the auth server.
+	Headers, AuthHeaders string
+	// Clients says who must show a certificate. AsksClients is set where that is asked for, also where Clients has no Secret
+	// since it cannot be read, or is missing: nothing of the host may be served then.
+	Clients     policy.ClientAuth
+	AsksClients bool
 
 	// What Read knows before it settles; zero afterwards.
 	affinity, badPattern, noMirror bool
 	expires                        time.Duration
 	cors                           corsAsked
 	balance                        policy.Balance
+	ext                            extAuth
+	redirects                      redirectsAsked
+	keepErrors, noErrors           bool
+	clients                        clientsAsked
 }
 
 // A Note says what is not done as it is written.

@@ -69,7 +69,12 @@ func (h Header) String() string {
 	if h.Add {
 		out = "+" + out
 	}
-	for _, p := range h.Value {
+	return out + partsText(h.Value)
+}
+
+func partsText(parts []HeaderPart) string {
+	out := ""
+	for _, p := range parts {
 		out += [...]string{"", "{client}", "{host}", "{scheme}", "{header}"}[p.Of] + p.Text
 	}
 	return out

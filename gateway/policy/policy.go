@@ -41,6 +41,10 @@ type Route struct {
 	Limits  Limits
 	Hash    []HashKey
 	Retry   Retry
+	// Answers, in answer.go, are changes of what backends answer.
+	Answers Answers
+	// Quiet writes no access log.
+	Quiet bool
 }
 
 // Sources are client addresses. The lists are sorted, without repetition, and of masked prefixes.
@@ -60,23 +64,13 @@ func (s Sources) Admits(client netip.Addr) bool {
 	return (len(s.Allow) == 0 || in(s.Allow)) && !in(s.Deny)
 }
 
-// A Redirect sends the client elsewhere.
-type Redirect struct {
-	// Scheme, Host and Port are empty or 0 where they stay the client's.
-	Scheme, Host string
-	Port         uint16
-	// Path with its query takes the place of both; empty leaves both.
-	Path string
-	// Code is 301, 302, 303, 307 or 308; 0 for no redirect.
-	Code int
-}
-
 // A Host is what is set for all of a host.
 type Host struct {
 	// Aliases are further names under which the same is served.
 	Aliases []string
-	// AppRoot is where requests for exactly "/" are sent, by 302; empty for nowhere.
-	AppRoot string
+	// AppRoot is where requests for exactly "/" are sent, by 302; empty for nowhere. RelativeRoot names no host there.
+	AppRoot      string
+	RelativeRoot bool
 	// WWW redirects the name with "www." in front to the one without, or the other way round, whichever is not served.
 	WWW bool
 }
@@ -171,25 +165,11 @@ func (r *Route) String() string {
 	add("limits", r.Limits.String())
 	add("hash", hashText(r.Hash))
 	add("retry", r.Retry.String())
+	add("answers", r.Answers.String())
+	if r.Quiet {
+		add("log", "off")
+	}
 	return strings.Join(words, " ")
-}
-
-// String is the code and the place: "301:https://other.example/x".
-func (r Redirect) String() string {
-	if r.Code == 0 {
-		return ""
-	}
-	out := strconv.Itoa(r.Code) + ":"
-	if r.Scheme != "" {
-		out += r.Scheme + ":"
-	}
-	if r.Host != "" {
-		out += "//" + r.Host
-	}
-	if r.Port != 0 {
-		out += ":" + strconv.Itoa(int(r.Port))
-	}
-	return out + r.Path
 }
 
 func prefixes(list []netip.Prefix) string {

@@ -18,6 +18,8 @@ type Session struct {
 	// SameSite is Strict, Lax, None or empty.
 	SameSite string
 	Secure   bool
+	// Partitioned keeps the cookie apart for each site that embeds this one.
+	Partitioned bool
 }
 
 // String is "NAME;Max-Age=1h0m0s;Path=/;Secure".
@@ -39,6 +41,9 @@ func (s Session) String() string {
 	add("SameSite", s.SameSite)
 	if s.Secure {
 		out += ";Secure"
+	}
+	if s.Partitioned {
+		out += ";Partitioned"
 	}
 	return out
 }

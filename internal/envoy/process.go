@@ -83,6 +83,9 @@ func Start(ctx context.Context, options Options) (*Process, error) {
 	return &Process{cmd: cmd}, nil
 }
 
+// Pid is the id of the process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Wait waits until Envoy has ended and says why.
 func (p *Process) Wait() error {
 	if err := p.cmd.Wait(); err != nil {

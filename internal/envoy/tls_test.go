@@ -54,8 +54,10 @@ func dialTLS(address netip.AddrPort, name string) (client, error) {
 }
 
 // ask returns an error unless the answer is 200 and the connection stays open.
-func (c client) ask() error {
-	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", tlsHost); err != nil {
+func (c client) ask() error { return c.askFor(tlsHost) }
+
+func (c client) askFor(host string) error {
+	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", host); err != nil {
 		return err
 	}
 	resp, err := http.ReadResponse(c.reader, nil)

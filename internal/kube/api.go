@@ -131,7 +131,7 @@ func (a *API) watch(kind string) error {
 		selector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))
 	}
 	r := newReplica(kind, resource, selector, a.options.Status, a.options.Seed, a.notify)
-	r.bare = a.options.Bare && r.custom()
+	r.bare = r.custom() && (a.options.Bare || kind == "GatewayConfig") // a gateway serves without it
 	r.keeps = kind == "AddressClaim" || kind == "Report" && a.options.KeepReports
 	a.replicas = append(a.replicas, r)
 	return nil

@@ -35,8 +35,10 @@ func assemble(layers ...[]document) *model.Snapshot {
 		Services:       map[model.Key]*corev1.Service{},
 		Endpoints:      map[model.Key]*model.ServiceEndpoints{},
 		Secrets:        map[model.Key]*corev1.Secret{},
+		ConfigMaps:     map[model.Key]*corev1.ConfigMap{},
 		Nodes:          map[string]*model.Node{},
 		Pools:          map[string]*v1alpha1.AddressPool{},
+		GatewayConfigs: map[string]*v1alpha1.GatewayConfig{},
 		Claims:         map[string]*v1alpha1.AddressClaim{},
 		Reports:        map[string]*v1alpha1.Report{},
 	}
@@ -125,6 +127,8 @@ func kindOf(o metav1.Object) string {
 		return "Service"
 	case *corev1.Secret:
 		return "Secret"
+	case *corev1.ConfigMap:
+		return "ConfigMap"
 	case *corev1.Node:
 		return "Node"
 	case *corev1.Endpoints: //nolint:staticcheck // see decode.New
@@ -137,6 +141,8 @@ func kindOf(o metav1.Object) string {
 		return "AddressClaim"
 	case *v1alpha1.Report:
 		return "Report"
+	case *v1alpha1.GatewayConfig:
+		return "GatewayConfig"
 	}
 	return "Object"
 }
@@ -151,6 +157,8 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 		s.Services[keyOf(o)] = o
 	case *corev1.Secret:
 		s.Secrets[keyOf(o)] = o
+	case *corev1.ConfigMap:
+		s.ConfigMaps[keyOf(o)] = o
 	case *corev1.Node:
 		node, problems := convertNode(o)
 		s.Nodes[o.Name] = node
@@ -169,6 +177,8 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 		s.Claims[o.Name] = o
 	case *v1alpha1.Report:
 		s.Reports[o.Name] = o
+	case *v1alpha1.GatewayConfig:
+		s.GatewayConfigs[o.Name] = o
 	}
 }
 

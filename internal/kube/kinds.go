@@ -5,9 +5,10 @@ func ControllerKinds() []string {
 	return []string{"Ingress", "Service", "Node", "AddressPool", "AddressClaim", "Report"}
 }
 
-// GatewayKinds is what a gateway watches. Nodes and claims tell which endpoints it must refuse.
+// GatewayKinds is what a gateway watches, and ConfigMaps if it is told to. Nodes and claims tell which endpoints it must
+// refuse.
 func GatewayKinds() []string {
-	return []string{"Ingress", "IngressClass", "Service", "EndpointSlice", "Secret", "Node", "AddressClaim"}
+	return []string{"Ingress", "IngressClass", "Service", "EndpointSlice", "Secret", "Node", "AddressClaim", "GatewayConfig"}
 }
 
 // NodeKinds is what the agent of a node watches.
@@ -15,5 +16,5 @@ func NodeKinds() []string { return []string{"Service", "EndpointSlice", "Node", 
 
 // AllKinds is what a Snapshot can hold.
 func AllKinds() []string {
-	return []string{"Ingress", "IngressClass", "Service", "EndpointSlice", "Secret", "Node", "AddressPool", "AddressClaim", "Report"}
+	return []string{"Ingress", "IngressClass", "Service", "EndpointSlice", "Secret", "ConfigMap", "Node", "AddressPool", "AddressClaim", "Report", "GatewayConfig"}
 }

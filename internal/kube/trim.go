@@ -1,6 +1,10 @@
 package kube
 
 import (
+	"maps"
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -39,6 +43,8 @@ func trim(object metav1.Object, status bool) {
 		}
 	case *corev1.Secret:
 		trimSecret(o)
+	case *corev1.ConfigMap:
+		trimConfigMap(o)
 	case *corev1.Node:
 		trimNode(o, status)
 	case *discoveryv1.EndpointSlice:
@@ -48,7 +54,7 @@ func trim(object metav1.Object, status bool) {
 		if !status {
 			o.Status = v1alpha1.AddressPoolStatus{}
 		}
-	case *v1alpha1.AddressClaim, *v1alpha1.Report:
+	case *v1alpha1.AddressClaim, *v1alpha1.Report, *v1alpha1.GatewayConfig:
 		object.SetLabels(nil)
 		object.SetAnnotations(nil)
 	}
@@ -92,10 +98,17 @@ func withoutLastApplied(annotations map[string]string) map[string]string {
 // htpasswdKey is where ingress-nginx looks for users and hashes of their passwords.
 const htpasswdKey = "auth"
 
-// trimSecret keeps certificate, key, the authorities in ca.crt, and users. Of the rest of a Secret nothing stays in memory.
+// crlKey is where ingress-nginx looks for lists of revoked certificates, stapleKey where Envoy's controllers look for what the
+// authority says of a certificate.
+const (
+	crlKey    = "ca.crl"
+	stapleKey = "tls.ocsp-staple"
+)
+
+// trimSecret keeps certificate, key, the authorities in ca.crt with what they revoked, and users. Of the rest of a Secret nothing stays in memory.
 func trimSecret(o *corev1.Secret) {
 	data := map[string][]byte{}
-	for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, corev1.ServiceAccountRootCAKey, htpasswdKey} {
+	for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, corev1.ServiceAccountRootCAKey, crlKey, stapleKey, htpasswdKey} {
 		if value, ok := o.Data[key]; ok {
 			data[key] = value
 		}
@@ -104,11 +117,37 @@ func trimSecret(o *corev1.Secret) {
 }
 
 // used says whether a trimmed object is kept: of Secrets those of type kubernetes.io/tls and others that hold both a
-// certificate and a key, or users.
+// certificate and a key, or users, or authorities; of ConfigMaps those with anything that can be a header.
 func used(object metav1.Object) bool {
+	if o, ok := object.(*corev1.ConfigMap); ok {
+		return slices.ContainsFunc(slices.Collect(maps.Values(o.Data)), func(v string) bool { return v != notHeader })
+	}
 	o, ok := object.(*corev1.Secret)
 	return !ok || o.Type == corev1.SecretTypeTLS || len(o.Data[corev1.TLSCertKey]) > 0 && len(o.Data[corev1.TLSPrivateKeyKey]) > 0 ||
-		o.Type == corev1.SecretTypeOpaque && len(o.Data[htpasswdKey]) > 0
+		o.Type == corev1.SecretTypeOpaque && (len(o.Data[htpasswdKey]) > 0 || len(o.Data[corev1.ServiceAccountRootCAKey]) > 0)
+}
+
+const (
+	// longestHeader and mostHeaders bound what is kept of a ConfigMap, in bytes and keys.
+	longestHeader, mostHeaders = 4096, 100
+	// notHeader is in the place of a value that no header can have.
+	notHeader = "\n"
+)
+
+// trimConfigMap keeps what can be headers: lines. Most ConfigMaps hold files, of which nothing stays in memory; a value that is
+// none is marked, so that it is not taken for absent.
+func trimConfigMap(o *corev1.ConfigMap) {
+	data := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(o.Data)) {
+		value := o.Data[name]
+		if len(value) > longestHeader || strings.ContainsAny(value, "\r\n\x00") || len(data) >= mostHeaders {
+			value = notHeader
+		}
+		if data[name] = value; len(data) > mostHeaders {
+			break
+		}
+	}
+	o.Labels, o.Annotations, o.Data, o.BinaryData, o.Immutable = nil, nil, data, nil, nil
 }
 
 // trimNode keeps no time of a heartbeat: the kubelet writes them again and again. That of a transition to or from Ready

@@ -50,9 +50,11 @@ func (w *world) apply(changes []change) *model.Snapshot {
 	edit(&next.IngressClasses, byKind["IngressClass"], name)
 	edit(&next.Services, byKind["Service"], whole)
 	edit(&next.Secrets, byKind["Secret"], whole)
+	edit(&next.ConfigMaps, byKind["ConfigMap"], whole)
 	edit(&next.Pools, byKind["AddressPool"], name)
 	edit(&next.Claims, byKind["AddressClaim"], name)
 	edit(&next.Reports, byKind["Report"], name)
+	edit(&next.GatewayConfigs, byKind["GatewayConfig"], name)
 	w.editNodes(&next, byKind["Node"])
 	w.editEndpoints(&next, byKind["EndpointSlice"])
 	w.last = &next

@@ -31,10 +31,12 @@ type Snapshot struct {
 	Services       map[Key]*corev1.Service
 	Endpoints      map[Key]*ServiceEndpoints // by Service
 	Secrets        map[Key]*corev1.Secret
+	ConfigMaps     map[Key]*corev1.ConfigMap
 	Nodes          map[string]*Node
 	Pools          map[string]*v1alpha1.AddressPool
 	Claims         map[string]*v1alpha1.AddressClaim // by v1alpha1.ClaimName
 	Reports        map[string]*v1alpha1.Report       // by "component-node"
+	GatewayConfigs map[string]*v1alpha1.GatewayConfig
 
 	// Problems are objects that could not be read.
 	Problems []Problem

@@ -13,5 +13,6 @@
 //   - Envoy refuses a response, not a resource: the response is halved until the bad resource is alone. It is set
 //     aside with Envoy's reason, and tried again when it changes, or rarely.
 //   - Envoy acknowledges a Secret that it could not load when it gets the same bytes again: each try has others.
+//   - What clients of the shared chain name is answered always: by a host's key pair, the default one, or as unknown (guests.go).
 //   - Versions are hashes of the content. What Envoy says that it has is not sent again.
 package server

@@ -37,6 +37,8 @@ type machine struct {
 	fresh       map[string]bool
 	// unused is since when Envoy has had no virtual host with a cluster that is to go.
 	unused map[string]time.Time
+	// guests are names of Secrets that Envoy was asked for by clients.
+	guests guests
 	// What gates ask often, until something happens: see memo.
 	memo memo
 }
@@ -99,6 +101,7 @@ type counts struct{ pushes, resources, acks, nacks int }
 func newMachine(grace time.Duration) *machine {
 	m := &machine{
 		grace: grace, clusterSent: map[string]uint64{}, fresh: map[string]bool{}, unused: map[string]time.Time{},
+		guests: guests{since: map[string]uint64{}},
 	}
 	for _, kind := range xds.Kinds() {
 		m.lanes[kind] = &lane{
@@ -125,11 +128,12 @@ func (m *machine) Set(target *xds.Resources) {
 			m.compare(l, r)
 		}
 		for name := range l.held {
-			if target.Get(l.kind, name) == nil {
+			if target.Get(l.kind, name) == nil && !(l.kind == xds.Secret && serverName(name)) {
 				l.pending[name] = true
 			}
 		}
 	}
+	m.settleGuests()
 }
 
 // compare notes that a resource of the target differs from what Envoy has, or learns what it is that Envoy has.
@@ -163,8 +167,12 @@ func (m *machine) Receive(now time.Time, request *discoveryv3.DeltaDiscoveryRequ
 		delete(l.again, name)
 		delete(l.refused, name)
 		delete(l.tries, name)
-		if kind == xds.Endpoints {
+		delete(l.absent, name)
+		switch kind {
+		case xds.Endpoints:
 			delete(m.fresh, name)
+		case xds.Secret:
+			delete(m.guests.since, name)
 		}
 	}
 	for _, name := range request.GetResourceNamesSubscribe() {
@@ -174,6 +182,9 @@ func (m *machine) Receive(now time.Time, request *discoveryv3.DeltaDiscoveryRequ
 		l.names[name] = true
 		l.pending[name] = true
 		delete(l.absent, name)
+		if kind == xds.Secret {
+			m.welcome(name)
+		}
 		if !first {
 			l.again[name] = true // to ask is to want an answer
 		}
@@ -323,12 +334,12 @@ func (m *machine) respond(l *lane, items []item) *discoveryv3.DeltaDiscoveryResp
 			out.RemovedResources = append(out.RemovedResources, i.name)
 			continue
 		}
-		resource := &discoveryv3.Resource{Name: i.name, Version: i.version(), Resource: i.resource.Body}
+		resource := &discoveryv3.Resource{Name: i.name, Version: i.version(), Resource: m.body(l.kind, i)}
 		if l.kind == xds.VirtualHost {
 			resource.Aliases = []string{i.name}
 		}
 		if n := l.tries[i.name]; n > 0 {
-			resource.Resource = anew(i.resource.Body, n)
+			resource.Resource = anew(resource.Resource, n)
 		}
 		out.Resources = append(out.Resources, resource)
 		m.follow(l.kind, i.resource)

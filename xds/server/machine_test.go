@@ -230,7 +230,7 @@ func randomTarget(random *rand.Rand) *xds.Resources {
 		}
 	}
 	for i := range 4 {
-		if name := fmt.Sprintf("s%d", i); i == 0 || random.IntN(2) > 0 {
+		if name := fmt.Sprintf("default/s%d", i); i == 0 || random.IntN(2) > 0 {
 			secrets = append(secrets, name)
 			put(xds.Secret, name)
 		}

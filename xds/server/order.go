@@ -14,7 +14,7 @@ const (
 
 // want says what is to be sent for a name of a lane.
 func (m *machine) want(l *lane, name string) (item, state) {
-	target := m.target.Get(l.kind, name)
+	target := m.get(l.kind, name)
 	have, isHeld := l.held[name]
 	i := item{name: name, resource: target}
 	switch {
@@ -24,8 +24,10 @@ func (m *machine) want(l *lane, name string) (item, state) {
 		return i, nothing
 	case target == nil && l.wildcard && !isHeld:
 		return i, nothing
-	case target == nil && !l.wildcard && (isHeld || l.absent[name] || !l.names[name]):
-		// Envoy unsubscribes from what it holds when the cluster or listener that named it is gone.
+	case target == nil && !l.wildcard && (l.absent[name] || !l.names[name]):
+		return i, nothing
+	case target == nil && isHeld && !l.wildcard && !(l.kind == xds.Secret && serverName(name)):
+		// Envoy unsubscribes from what it holds when the cluster or listener that named it is gone; from what clients named, never.
 		return i, nothing
 	}
 	if r, ok := l.refused[name]; ok && r.item.version() == i.version() && m.now.Before(r.again) {

@@ -7,6 +7,8 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"hythe.dev/hythe/xds"
 )
 
 // anew is the body of a Secret for its n-th try after it was in a refused response. Envoy keeps the hash of a Secret
@@ -17,15 +19,33 @@ func anew(body *anypb.Any, n int) *anypb.Any {
 	if err := body.UnmarshalTo(secret); err != nil {
 		return body
 	}
-	pair := secret.GetTlsCertificate()
-	if pair == nil {
+	longer := func(text *corev3.DataSource) *corev3.DataSource {
+		out := append(bytes.Clone(text.GetInlineBytes()), bytes.Repeat([]byte("\n"), n)...)
+		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: out}}
+	}
+	switch pair, context := secret.GetTlsCertificate(), secret.GetValidationContext(); {
+	case pair != nil:
+		pair.CertificateChain = longer(pair.GetCertificateChain())
+	case context != nil:
+		context.TrustedCa = longer(context.GetTrustedCa())
+	default:
 		return body
 	}
-	chain := append(bytes.Clone(pair.GetCertificateChain().GetInlineBytes()), bytes.Repeat([]byte("\n"), n)...)
-	pair.CertificateChain = &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: chain}}
 	out := new(anypb.Any)
 	if err := anypb.MarshalFrom(out, secret, proto.MarshalOptions{Deterministic: true}); err != nil {
 		return body
 	}
 	return out
+}
+
+// body is the body of an item under the item's name.
+func (m *machine) body(kind xds.Kind, i item) *anypb.Any {
+	if kind != xds.Secret || m.target.Get(xds.Secret, i.name) != nil {
+		return i.resource.Body
+	}
+	body, err := xds.Rename(i.resource.Body, i.name)
+	if err != nil {
+		return i.resource.Body // Envoy refuses it
+	}
+	return body
 }

@@ -90,6 +90,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	g := grpc.NewServer(
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(64<<20), // all names of a large configuration come in one request
 	)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)

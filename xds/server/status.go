@@ -71,7 +71,7 @@ func (m *machine) progress() progress {
 			}
 		}
 		for name, r := range l.refused {
-			if (item{resource: m.target.Get(l.kind, name)}).version() != r.item.version() {
+			if (item{resource: m.get(l.kind, name)}).version() != r.item.version() {
 				continue // it is not what is wanted any more
 			}
 			p.refused = append(p.refused, r.refusal(l.kind))

@@ -2,6 +2,7 @@
 package envoytest
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,18 +10,22 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"math/big"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	servicev3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/gateway/auth"
 	"hythe.dev/hythe/internal/envoy"
+	"hythe.dev/hythe/internal/envoy/authz"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/xds"
@@ -33,6 +38,31 @@ type Rig struct {
 	Server   *server.Server
 	// Admin is the path of the socket of Envoy's admin pages.
 	Admin string
+	// Auth is the file of the doorkeeper that Envoy asks. StopDoorkeeper ends it.
+	Auth           auth.Writer
+	StopDoorkeeper func()
+	// Output is what Envoy wrote to its standard output and error so far.
+	Output *Output
+}
+
+// Output keeps what is written to it.
+type Output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write keeps p.
+func (o *Output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+// String is all that was written.
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // New starts an Envoy, or skips the test where there is none. logs, if not nil, takes the log of marked requests.
@@ -47,10 +77,14 @@ func New(t *testing.T, logs servicev3.AccessLogServiceServer) *Rig {
 	r := &Rig{
 		Settings: xds.Settings{HTTP: testenv.FreeAddress(t), HTTPS: testenv.FreeAddress(t), Ready: testenv.FreeAddress(t), HTTPSPort: 8443},
 		Admin:    filepath.Join(dir, "admin.sock"),
+		Output:   new(Output),
 	}
 	if logs != nil {
 		r.Settings.TraceLog = envoy.GatewayCluster
 	}
+	r.Auth.Path = filepath.Join(dir, "auth.json")
+	r.Settings.AuthSocket = filepath.Join(dir, "auth.sock")
+	r.StartDoorkeeper(t)
 	socket := filepath.Join(dir, "xds.sock")
 	r.Server, err = server.New(server.Options{
 		Socket: socket, Grace: time.Millisecond, AccessLogs: logs, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -70,7 +104,7 @@ func New(t *testing.T, logs servicev3.AccessLogServiceServer) *Rig {
 	p, err := envoy.Start(t.Context(), envoy.Options{
 		Path: path, BootstrapFile: filepath.Join(dir, "bootstrap.yaml"), Concurrency: 1, DrainTime: time.Second,
 		Bootstrap: envoy.BootstrapOptions{Node: "n1", XDSSocket: socket, AdminSocket: r.Admin},
-		Output:    t.Output(),
+		Output:    io.MultiWriter(t.Output(), r.Output),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,12 +113,33 @@ func New(t *testing.T, logs servicev3.AccessLogServiceServer) *Rig {
 	return r
 }
 
+// StartDoorkeeper starts one, which ends with the test or by StopDoorkeeper.
+func (r *Rig) StartDoorkeeper(t *testing.T) {
+	t.Helper()
+	d := authz.New(authz.Options{
+		Socket: r.Settings.AuthSocket, Table: r.Auth.Path, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	r.StopDoorkeeper = sync.OnceFunc(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(r.StopDoorkeeper)
+}
+
 // Set builds the resources of a Config and waits until Envoy has acknowledged, or refused, each of them.
 func (r *Rig) Set(t *testing.T, config gateway.Config) (xds.Resources, server.Status) {
 	t.Helper()
 	resources, problems := xds.Build(config, r.Settings)
 	for _, p := range problems {
 		t.Logf("problem: %s", p)
+	}
+	if err := r.Auth.Set(config.Auth, time.Now()); err != nil {
+		t.Fatal(err)
 	}
 	r.Server.Set(resources)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {

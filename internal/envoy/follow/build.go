@@ -97,6 +97,10 @@ func (f *follower) listener() bool {
 	name := cmp.Or(f.request.ServerName, canonicalHost(f.request.Host))
 	c := chainFor(l.Body, name)
 	f.chain = readChain(c)
+	f.chain.headers = xds.SharedHeaders(c.GetName(), name, canonicalHost(f.request.Host))
+	if f.chain.headers != nil && f.want.Resources != nil {
+		f.chain.certificate = f.want.Resources.Shown(name)
+	}
 	text := fmt.Sprintf("listener %s on %s", l.Name, l.Address)
 	if f.chain.tls {
 		f.answer.Certificate = f.chain.certificate
@@ -142,6 +146,10 @@ func (f *follower) certificate() bool {
 	}
 	name := f.answer.Certificate
 	h := asked.Hop{Part: "certificate", Object: secretRef(name)}
+	if f.chain.headers != nil {
+		h.Text = "certificate " + name + ", which Envoy asks for when the first client comes"
+		return f.hop(h, inspect.ReadBack{})
+	}
 	c := f.config.Certificate(name)
 	if c == nil || len(c.Chain) == 0 {
 		h.Text, h.State = "Envoy waits for certificate "+name, asked.Broken

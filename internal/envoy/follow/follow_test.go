@@ -155,15 +155,15 @@ func TestFollow(t *testing.T) {
 		"certificate expired":     {shop, func(_ *dump.Config, w *Want) { w.Now = time.Now().Add(24 * time.Hour) }, "certificate", asked.Differs, 200, []string{"expired", "into Secret shop/tls"}},
 		"certificate for another": {Request{Scheme: "https", Host: "other.test", Path: "/"}, nil, "certificate", asked.Differs, 200, []string{"not valid for other.test", "spec.tls"}},
 		"cluster not there":       {shop, func(c *dump.Config, _ *Want) { c.Clusters = nil }, "cluster", asked.Broken, 503, []string{"does not have cluster shop/web:http"}},
-		"circuit breaker":         {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Open = []string{"rq_open"} }, "cluster", asked.Broken, 503, []string{"circuit breaker open: rq_open"}},
+		"circuit breaker":         {shop, func(c *dump.Config, _ *Want) { shopCluster(c).Open = []string{"rq_open"} }, "cluster", asked.Broken, 503, []string{"circuit breaker open: rq_open"}},
 		"one endpoint ejected": {shop, func(c *dump.Config, _ *Want) {
-			c.Clusters[0].Endpoints[1] = dump.Endpoint{Address: two, Health: "failed_outlier_check"}
+			shopCluster(c).Endpoints[1] = dump.Endpoint{Address: two, Health: "failed_outlier_check"}
 		}, "endpoints", asked.Differs, 200, []string{"1 of 2", "not: 10.244.2.1:8080 failed_outlier_check"}},
 		"all endpoints ejected": {shop, func(c *dump.Config, _ *Want) {
-			c.Clusters[0].Endpoints = []dump.Endpoint{{Address: one, Health: "failed_outlier_check"}, {Address: two, Health: "failed_outlier_check"}}
+			shopCluster(c).Endpoints = []dump.Endpoint{{Address: one, Health: "failed_outlier_check"}, {Address: two, Health: "failed_outlier_check"}}
 		}, "endpoints", asked.Broken, 503, []string{"0 of 2", "can connect to none"}},
-		"no endpoint":      {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Endpoints = nil }, "endpoints", asked.Broken, 503, []string{"Service shop/web has no ready endpoint", "2 endpoints"}},
-		"another endpoint": {shop, func(c *dump.Config, _ *Want) { c.Clusters[0].Endpoints = c.Clusters[0].Endpoints[:1] }, "endpoints", asked.Differs, 200, []string{"1 of 1", "not acknowledged yet: 2 endpoints"}},
+		"no endpoint":      {shop, func(c *dump.Config, _ *Want) { shopCluster(c).Endpoints = nil }, "endpoints", asked.Broken, 503, []string{"Service shop/web has no ready endpoint", "2 endpoints"}},
+		"another endpoint": {shop, func(c *dump.Config, _ *Want) { shopCluster(c).Endpoints = shopCluster(c).Endpoints[:1] }, "endpoints", asked.Differs, 200, []string{"1 of 1", "not acknowledged yet: 2 endpoints"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config, want := world(t)
@@ -208,7 +208,7 @@ func TestFollowNamesWhoDecided(t *testing.T) {
 
 func TestLists(t *testing.T) {
 	config, want := world(t)
-	config.Clusters[0].Endpoints[1].Healthy = false
+	shopCluster(config).Endpoints[1].Healthy = false
 	config.Tables[0].Hosts = config.Tables[0].Hosts[:2] // without shop.test, which the gateway wants
 	hosts := Hosts(config, want)
 	if len(hosts) != 3 || hosts[1].Host != "other.test" || hosts[1].Envoy.State != inspect.InUse || hosts[1].Certificate != "default" ||
@@ -230,4 +230,14 @@ func TestLists(t *testing.T) {
 		len(certificates[1].Problems) != 1 || !strings.HasPrefix(certificates[1].Problems[0], "expired") || len(certificates[1].Fingerprint) != 64 {
 		t.Errorf("certificates %+v", certificates)
 	}
+}
+
+// shopCluster is that of the shop's pods; the doorkeeper has one, too.
+func shopCluster(c *dump.Config) *dump.Cluster {
+	for i := range c.Clusters {
+		if c.Clusters[i].Name == "shop/web:http" {
+			return &c.Clusters[i]
+		}
+	}
+	return &dump.Cluster{}
 }

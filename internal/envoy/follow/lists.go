@@ -99,7 +99,9 @@ func Certificates(config *dump.Config, want Want) []inspect.CertificateAnswer {
 		names[c.Name] = nil
 	}
 	for _, c := range want.Config.Certificates {
-		names[c.Name] = nil
+		if want.Resources == nil || want.Resources.Get(xds.Secret, c.Name) != nil { // those for clients have other names
+			names[c.Name] = nil
+		}
 	}
 	for _, l := range config.Listeners {
 		for _, c := range l.Body.GetFilterChains() {
@@ -234,6 +236,9 @@ func (w Want) routesOf(name string) []inspect.RouteAnswer {
 	}
 	for _, r := range h.Routes {
 		a := inspect.RouteAnswer{Path: r.Path, PathType: "Prefix", Backend: r.Backend, Status: r.Status}
+		if r.Policy != nil && r.Policy.Redirect.Code != 0 {
+			a.Status = uint32(r.Policy.Redirect.Code)
+		}
 		switch r.Match {
 		case gateway.Exact:
 			a.PathType = "Exact"

@@ -119,6 +119,7 @@ type chain struct {
 	manager     *hcmv3.HttpConnectionManager
 	refuses     []*matcherv3.StringMatcher // paths that are answered 403
 	state       map[string]netip.Addr      // filter state that it sets
+	headers     map[string]string          // that it gives to requests
 }
 
 func readChain(c *listenerv3.FilterChain) chain {
@@ -203,6 +204,8 @@ type seen struct {
 	path    string
 	headers map[string]string
 	state   map[string]netip.Addr
+	// certificate says that the client showed a valid one.
+	certificate bool
 }
 
 // routeFor is the first route that matches, or nil.
@@ -238,7 +241,7 @@ func (s seen) matches(m *routev3.RouteMatch) bool {
 	}
 	for _, h := range m.GetHeaders() {
 		value, ok := s.headers[h.GetName()]
-		if !ok || stringMatches(h.GetStringMatch(), value) == h.GetInvertMatch() {
+		if !ok && !h.GetTreatMissingHeaderAsEmpty() || stringMatches(h.GetStringMatch(), value) == h.GetInvertMatch() {
 			return false
 		}
 	}
@@ -250,6 +253,10 @@ func (s seen) matches(m *routev3.RouteMatch) bool {
 	}
 	if share := m.GetRuntimeFraction().GetDefaultValue(); share != nil && !whole(share) {
 		return false // some requests come here, most of a canary's do not
+	}
+	if c := m.GetTlsContext(); c.GetPresented() != nil && c.GetPresented().GetValue() != s.certificate ||
+		c.GetValidated() != nil && c.GetValidated().GetValue() != s.certificate {
+		return false
 	}
 	for _, f := range m.GetFilterState() {
 		addr, ok := s.state[f.GetKey()]

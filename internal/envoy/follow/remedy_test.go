@@ -23,7 +23,7 @@ func TestRemedyOfOne(t *testing.T) {
 	if got := remedy("/gone"); !strings.Contains(got, "shop/x") || strings.Contains(got, "shop/a") {
 		t.Errorf("path without a Service: %s", got)
 	}
-	config.Clusters[0].Endpoints = nil
+	shopCluster(config).Endpoints = nil
 	if got := remedy("/"); !strings.Contains(got, "endpoints are not used") {
 		t.Errorf("Service whose endpoints are refused: %s", got)
 	}

@@ -6,11 +6,13 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"hythe.dev/hythe/internal/inspect"
 	"hythe.dev/hythe/internal/model"
@@ -36,12 +38,17 @@ func (f *follower) route() bool {
 		return f.broken("route", fmt.Sprintf("path %q is answered 403 on every host", path),
 			"ask without dots and a semicolon in a path element: servers read such paths in two ways")
 	}
-	s := seen{path: path, state: maps.Clone(f.chain.state), headers: map[string]string{}}
+	s := seen{path: path, state: maps.Clone(f.chain.state), headers: map[string]string{}, certificate: f.chain.tls && f.request.Subject != ""}
 	if f.request.Client.IsValid() {
 		s.state[xds.ClientState] = f.request.Client
 	}
 	maps.Copy(s.headers, f.request.Headers)
+	delete(s.headers, xds.SubjectHeader)
+	if s.certificate {
+		s.headers[xds.SubjectHeader] = f.request.Subject
+	}
 	s.headers[":authority"] = canonicalHost(f.request.Host)
+	maps.Copy(s.headers, f.chain.headers)
 	s.headers[":path"] = withQuery(path, query)
 	s.headers["x-forwarded-proto"] = f.request.Scheme
 	r := routeFor(f.virtual, s)
@@ -56,7 +63,8 @@ func (f *follower) route() bool {
 			h.Object, f.request.Client)
 		return f.hop(h, inspect.ReadBack{})
 	}
-	if xds.RouteAsks(r) && f.request.Headers["authorization"] == "" {
+	f.tellAuth(r, &h)
+	if f.asksPassword(r) && f.request.Headers["authorization"] == "" {
 		f.answer.Status = http.StatusUnauthorized
 		h.State, h.Remedy = asked.Broken, fmt.Sprintf("%s asks for a user and a password: send the header Authorization", h.Object)
 		return f.hop(h, inspect.ReadBack{})
@@ -72,6 +80,11 @@ func (f *follower) route() bool {
 		return false
 	default:
 		f.answer.Status = int(r.GetDirectResponse().GetStatus())
+		if to := xds.RouteLocation(r); to != "" {
+			f.answer.Location = to
+			f.hop(h, inspect.ReadBack{})
+			return false
+		}
 		h.State, h.Remedy = asked.Broken, f.directRemedy(h.Object, path)
 		return f.hop(h, inspect.ReadBack{})
 	}
@@ -101,6 +114,10 @@ func (f *follower) directRemedy(object model.ObjectRef, path string) string {
 			return fmt.Sprintf("no Ingress of Hythe has the host %s: add a rule for it, and see hythe get problems", canonicalHost(f.request.Host))
 		}
 		return fmt.Sprintf("no path of host %s takes %s: add it to an Ingress of the host", f.domain, path)
+	}
+	if h := f.want.host(f.domain); h != nil && h.Clients != nil && object.Name == "" {
+		return fmt.Sprintf("host %s is for clients with a certificate (auth-tls-secret): ask by https, and show one that an authority of Secret %s has signed",
+			f.domain, h.Clients.Secret)
 	}
 	if object.Name == "" {
 		return ""
@@ -139,8 +156,30 @@ func (f *follower) location(a *routev3.RedirectAction, path, query string) strin
 	if a.GetStripQuery() {
 		query = ""
 	}
+	if rw := a.GetRegexRewrite(); rw != nil {
+		path = substituted(rw, path)
+	}
 	return scheme + "://" + host + withQuery(cmp.Or(a.GetPathRedirect(), path), query)
 }
+
+// substituted is a path as a rewrite leaves it.
+func substituted(rw *matcherv3.RegexMatchAndSubstitute, path string) string {
+	re, err := regexp.Compile(rw.GetPattern().GetRegex())
+	if err != nil {
+		return path
+	}
+	to := strings.ReplaceAll(rw.GetSubstitution(), "$", "$$")
+	to = groupReference.ReplaceAllStringFunc(to, func(s string) string {
+		if s == `\\` {
+			return `\`
+		}
+		return "${" + s[1:] + "}"
+	})
+	return re.ReplaceAllString(path, to)
+}
+
+// groupReference is a backslash, or what it makes of the next character, in a substitution of RE2.
+var groupReference = regexp.MustCompile(`\\[0-9\\]`)
 
 func withQuery(path, query string) string {
 	if query == "" {

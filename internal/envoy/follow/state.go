@@ -32,6 +32,8 @@ type Request struct {
 	Port uint16
 	// Client is where the request comes from; if it is not valid, it may come in everywhere.
 	Client netip.Addr
+	// Subject is that of the certificate that the client shows (RFC 2253), signed by whom the gateway asks for; empty for none.
+	Subject string
 	// Headers are further ones, by lower-case name.
 	Headers map[string]string
 }
@@ -158,7 +160,7 @@ func service(cluster string) model.ObjectRef {
 
 // secretRef is the Secret of a certificate, or nothing for the default one.
 func secretRef(certificate string) model.ObjectRef {
-	namespace, name, ok := strings.Cut(certificate, "/")
+	namespace, name, ok := strings.Cut(xds.CertificateName(certificate), "/")
 	if !ok {
 		return model.ObjectRef{}
 	}

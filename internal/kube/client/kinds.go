@@ -30,6 +30,8 @@ func ResourceOf(kind string) (Resource, bool) {
 		return Resource{corev1.SchemeGroupVersion, "services", false, &corev1.Service{}, &corev1.ServiceList{}}, true
 	case "Secret":
 		return Resource{corev1.SchemeGroupVersion, "secrets", false, &corev1.Secret{}, &corev1.SecretList{}}, true
+	case "ConfigMap":
+		return Resource{corev1.SchemeGroupVersion, "configmaps", false, &corev1.ConfigMap{}, &corev1.ConfigMapList{}}, true
 	case "Node":
 		return Resource{corev1.SchemeGroupVersion, "nodes", true, &corev1.Node{}, &corev1.NodeList{}}, true
 	case "EndpointSlice":
@@ -38,6 +40,8 @@ func ResourceOf(kind string) (Resource, bool) {
 		return Resource{v1alpha1.GroupVersion, "addresspools", true, &v1alpha1.AddressPool{}, &v1alpha1.AddressPoolList{}}, true
 	case "AddressClaim":
 		return Resource{v1alpha1.GroupVersion, "addressclaims", true, &v1alpha1.AddressClaim{}, &v1alpha1.AddressClaimList{}}, true
+	case "GatewayConfig":
+		return Resource{v1alpha1.GroupVersion, "gatewayconfigs", true, &v1alpha1.GatewayConfig{}, &v1alpha1.GatewayConfigList{}}, true
 	case "Report":
 		return Resource{v1alpha1.GroupVersion, "reports", true, &v1alpha1.Report{}, &v1alpha1.ReportList{}}, true
 	}

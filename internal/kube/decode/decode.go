@@ -131,6 +131,8 @@ func New(apiVersion, kind string) (metav1.Object, error) {
 		return &corev1.Service{}, nil
 	case "v1 Secret":
 		return &corev1.Secret{}, nil
+	case "v1 ConfigMap":
+		return &corev1.ConfigMap{}, nil
 	case "v1 Node":
 		return &corev1.Node{}, nil
 	case "v1 Endpoints":
@@ -141,6 +143,8 @@ func New(apiVersion, kind string) (metav1.Object, error) {
 		return &v1alpha1.AddressPool{}, nil
 	case v1alpha1.APIVersion + " AddressClaim":
 		return &v1alpha1.AddressClaim{}, nil
+	case v1alpha1.APIVersion + " GatewayConfig":
+		return &v1alpha1.GatewayConfig{}, nil
 	case v1alpha1.APIVersion + " Report":
 		return &v1alpha1.Report{}, nil
 	}
@@ -154,7 +158,7 @@ func builtinIngress(apiVersion string) bool {
 // complete fills in what an API server would have.
 func complete(object metav1.Object) {
 	switch o := object.(type) {
-	case *corev1.Node, *networkingv1.IngressClass, *v1alpha1.AddressPool, *v1alpha1.AddressClaim, *v1alpha1.Report:
+	case *corev1.Node, *networkingv1.IngressClass, *v1alpha1.AddressPool, *v1alpha1.AddressClaim, *v1alpha1.Report, *v1alpha1.GatewayConfig:
 		object.SetNamespace("")
 		return
 	case *corev1.Secret:

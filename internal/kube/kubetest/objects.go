@@ -199,7 +199,7 @@ func (s *Server) InstallCRDs(dir string) {
 	s.tb.Helper()
 	s.CreateFiles(dir)
 	s.wait("the API of the custom resources", func(context.Context) error {
-		for _, kind := range []string{"AddressPool", "AddressClaim", "Report"} {
+		for _, kind := range []string{"AddressPool", "AddressClaim", "Report", "GatewayConfig"} {
 			if code, body := s.Do(http.MethodGet, Path("hythe.dev/v1alpha1", kind, "", ""), nil); code != http.StatusOK {
 				return fmt.Errorf("%s: %d: %s", kind, code, body)
 			}

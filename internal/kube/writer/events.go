@@ -139,6 +139,10 @@ func eventObject(s *model.Snapshot, ref model.ObjectRef) (corev1.ObjectReference
 		if o := s.Services[key]; o != nil {
 			object = o
 		}
+	case "GatewayConfig":
+		if o := s.GatewayConfigs[ref.Name]; o != nil {
+			object = o
+		}
 	case "AddressPool":
 		if o := s.Pools[ref.Name]; o != nil {
 			object = o

@@ -142,7 +142,7 @@ func writesStatus(kind string) bool { return kind == "Node" }
 func Clustered(kind string) bool {
 	switch kind {
 	case "Namespace", "Node", "IngressClass", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding",
-		"AddressPool", "AddressClaim", "Report":
+		"AddressPool", "AddressClaim", "Report", "GatewayConfig":
 		return true
 	}
 	return false
@@ -168,4 +168,21 @@ func Path(apiVersion, kind, namespace, name string) string {
 		path += "/" + name
 	}
 	return path
+}
+
+// Stream begins a GET request without end, such as a watch, and returns what comes until ctx is done or it is closed.
+func (c *Client) Stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := (&http.Client{Transport: c.http.Transport}).Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		response.Body.Close()
+		return nil, &StatusError{Code: response.StatusCode, Message: response.Status}
+	}
+	return response.Body, nil
 }

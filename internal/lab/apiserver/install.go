@@ -90,7 +90,7 @@ func Install(ctx context.Context, store *Store) error {
 
 // served waits until the API serves Hythe's kinds.
 func served(ctx context.Context, c *Client) error {
-	for _, kind := range []string{"AddressPool", "AddressClaim", "Report"} {
+	for _, kind := range []string{"AddressPool", "AddressClaim", "Report", "GatewayConfig"} {
 		for {
 			err := c.Do(ctx, "GET", Path("hythe.dev/v1alpha1", kind, "", ""), "", nil, nil)
 			if err == nil {
