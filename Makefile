@@ -104,7 +104,7 @@ golden: ## Rewrite the golden files of the tests from what the code does now: re
 bench: ## Run the benchmarks
 	$(GO) test -run '^$$' -bench . -short ./gateway/... ./lb/... ./node/...
 
-bench-gateway: setup envoy apiserver ## Measure the gateway: lost requests, propagation, throughput beside nginx, HAProxy and a static Envoy; goes on where it was stopped; needs root (SHORT=1: a minute, keeps nothing; ONLY=lost,propagation,throughput)
+bench-gateway: setup envoy apiserver ## Measure the gateway: lost requests, propagation, throughput beside nginx, HAProxy and a static Envoy; goes on where it was stopped; needs root (SHORT=1: a minute, keeps nothing; ONLY=lost,propagation,throughput,scale)
 	@./scripts/setup.sh bench
 	@mkdir -p conformance/results
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/hythe

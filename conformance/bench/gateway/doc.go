@@ -21,6 +21,7 @@
 //     static configuration, written by hand for the same job; nginx and HAProxy, where they are installed. All have two workers and lead to
 //     one server, an Envoy that answers by itself. Subjects follow each other, each round another one first, and a ratio is one
 //     of neighbours in time. Each host has a certificate of its own, and the one in the middle is asked.
+//   - scale: what many TLS hosts cost; see package scale. It begins at a gateway.Config, without an API server.
 //
 // Each figure is a row of results/gateway-bench.jsonl with the commit, the number of values and their spread; what a commit has rows of is
 // not measured again, so a run may be stopped at any time. Rows of a part that an error ended are partial, and it is measured again.

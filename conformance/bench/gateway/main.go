@@ -38,6 +38,7 @@ func (b *bench) benchmarks() []benchmark {
 		{"lost", "Ten changes a second under steady load: requests that got no 200, and what new hosts answered before.", 25 * time.Minute, b.lost},
 		{"propagation", "From the write of a new host's Ingress to its first 200, in parts, while nothing else changes and under churn.", 20 * time.Minute, b.propagation},
 		{"throughput", "Requests a second and handshakes a second, beside others on the same cores, in turns; ratios are of neighbours in time.", 30 * time.Minute, b.throughput},
+		{"scale", "TLS hosts, each with a certificate of its own: memory, first configuration, one host more, handshakes.", 30 * time.Minute, b.scale},
 	}
 }
 

@@ -119,7 +119,7 @@ func predict(config *dump.Config, want Want, req Request) answer {
 	f := Follow(config, want, req)
 	a := answer{status: f.Status, location: f.Location}
 	if req.Scheme == "https" {
-		a.certificate = f.Certificate
+		a.certificate, _, _ = strings.Cut(f.Certificate, " for clients of ") // a copy of the pair under another name
 	}
 	if f.Status == http.StatusOK {
 		a.endpoints = config.Cluster(f.Cluster).Body.GetEdsClusterConfig().GetServiceName()

@@ -22,6 +22,7 @@ import (
 
 // A Row is one figure: the values of what was measured, with the unit at its end, with so many hosts.
 type Row struct {
+	// What was measured.
 	What   string
 	Hosts  int
 	Values []float64
@@ -32,6 +33,8 @@ type Options struct {
 	Envoy string // path of the program
 	Dir   string // for sockets and logs
 	Hosts int
+	// OwnChains is xds.Settings.OwnChains.
+	OwnChains int
 	// Changes are how often one host is added, and Handshakes how many hosts are asked for, and how many names that are nobody's.
 	Changes, Handshakes int
 }
@@ -55,6 +58,7 @@ func Run(ctx context.Context, o Options) ([]Row, error) {
 	if err := b.grow(o.Hosts); err != nil {
 		return nil, err
 	}
+	b.settings.OwnChains = o.OwnChains
 	b.settings.HTTP, b.settings.HTTPS, b.settings.Ready = freeAddress(), freeAddress(), freeAddress()
 	socket := filepath.Join(o.Dir, "scale.sock")
 	if b.server, err = server.New(server.Options{Socket: socket}); err != nil {

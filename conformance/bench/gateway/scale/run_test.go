@@ -8,7 +8,7 @@ import (
 
 // TestRun runs all of it in small.
 func TestRun(t *testing.T) {
-	rows, err := Run(t.Context(), Options{Envoy: testenv.Envoy(t), Dir: t.TempDir(), Hosts: 50, Changes: 3, Handshakes: 20})
+	rows, err := Run(t.Context(), Options{Envoy: testenv.Envoy(t), Dir: t.TempDir(), Hosts: 50, OwnChains: 10, Changes: 3, Handshakes: 20})
 	if err != nil {
 		t.Fatal(err)
 	}
