@@ -307,7 +307,7 @@ addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [1
 	}
 	// A heartbeat of a Node and a label of a slice are no change.
 	n := len(f.snapshots())
-	s.Do(http.MethodPatch, "/api/v1/nodes/n1/status", []byte(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":"again","lastHeartbeatTime":"2026-02-01T00:00:00Z"}]}}`))
+	s.Do(http.MethodPatch, "/api/v1/nodes/n1/status", []byte(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":"again","lastHeartbeatTime":"2026-02-01T00:00:00Z","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`))
 	s.Do(http.MethodPatch, kubetest.Path("discovery.k8s.io/v1", "EndpointSlice", "shop", "web-1"), []byte(`{"metadata":{"labels":{"other":"value"}}}`))
 	s.Delete("discovery.k8s.io/v1", "EndpointSlice", "shop", "cart-1")
 	f.until("no endpoints of cart", func(s *model.Snapshot) bool { return s.Endpoints[cart] == nil })
@@ -396,7 +396,8 @@ func TestAPILost(t *testing.T) {
 	}
 }
 
-// A gate lets the server end each watch after two seconds, and while it is shut nobody can go on with one.
+// A gate lets the server end each watch after two seconds. While it is shut all requests are refused, as by a server that
+// is away: then a reflector goes on with its watch later. After any other error it lists anew.
 type gate struct {
 	next http.RoundTripper
 	shut atomic.Bool
@@ -406,15 +407,15 @@ type gate struct {
 }
 
 func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
-	query := r.URL.Query()
-	if query.Get("watch") == "" {
-		return g.next.RoundTrip(r)
-	}
 	if g.shut.Load() {
 		g.mu.Lock()
 		g.refused[r.URL.Path] = true
 		g.mu.Unlock()
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
+	query := r.URL.Query()
+	if query.Get("watch") == "" {
+		return g.next.RoundTrip(r)
 	}
 	query.Set("timeoutSeconds", "2") // one that ends within a second counts as failed
 	r = r.Clone(r.Context())
