@@ -256,7 +256,7 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 
 // loop hands out Snapshots.
 func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run.Latest[[]metav1.Object]) {
-	w, d := newWorld(), newDisruption()
+	w, d, history := newWorld(), newDisruption(), new(model.History)
 	first := true
 	var said []model.Problem // with the last Snapshot
 	var early, due <-chan time.Time
@@ -292,8 +292,9 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run
 		if first {
 			a.log.Info("state received from the API server", "objects", len(changes))
 		}
+		next := withProblems(w.apply(changes), problems)
+		handle(history.Note(next, w.touched, first || !slices.Equal(problems, said) || slices.ContainsFunc(changes, ofOthers)))
 		first, said = false, problems
-		handle(withProblems(w.apply(changes), problems))
 		if a.cache != nil {
 			saved.Put(d.inUse(a.all()))
 		}
@@ -304,6 +305,9 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run
 		}
 	}
 }
+
+// ofOthers says whether a change is of something else than endpoints.
+func ofOthers(c change) bool { return c.kind != "EndpointSlice" }
 
 func withProblems(s *model.Snapshot, more []model.Problem) *model.Snapshot {
 	if len(more) == 0 {

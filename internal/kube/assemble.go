@@ -39,6 +39,7 @@ func assemble(layers ...[]document) *model.Snapshot {
 		Pools:          map[string]*v1alpha1.AddressPool{},
 		Claims:         map[string]*v1alpha1.AddressClaim{},
 		Reports:        map[string]*v1alpha1.Report{},
+		ServiceCIDRs:   map[string]*networkingv1.ServiceCIDR{},
 	}
 	slicesByName := map[model.Key]*discoveryv1.EndpointSlice{}
 	times := timesOf(layers)
@@ -121,6 +122,8 @@ func kindOf(o metav1.Object) string {
 		return "Ingress"
 	case *networkingv1.IngressClass:
 		return "IngressClass"
+	case *networkingv1.ServiceCIDR:
+		return "ServiceCIDR"
 	case *corev1.Service:
 		return "Service"
 	case *corev1.Secret:
@@ -147,6 +150,8 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 		s.Ingresses[keyOf(o)] = o
 	case *networkingv1.IngressClass:
 		s.IngressClasses[o.Name] = o
+	case *networkingv1.ServiceCIDR:
+		s.ServiceCIDRs[o.Name] = o
 	case *corev1.Service:
 		s.Services[keyOf(o)] = o
 	case *corev1.Secret:
@@ -235,6 +240,7 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 		protocol corev1.Protocol
 	}
 	merged := &model.ServiceEndpoints{}
+	hints := hintsOf{}
 	ports := map[portKey][]model.Endpoint{}
 	for _, slice := range list {
 		if slice.AddressType == discoveryv1.AddressTypeFQDN {
@@ -253,7 +259,7 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 				key.protocol = *p.Protocol
 			}
 			for _, e := range slice.Endpoints {
-				ports[key] = append(ports[key], convertEndpoint(e, uint16(*p.Port))...)
+				ports[key] = append(ports[key], convertEndpoint(e, uint16(*p.Port), hints)...)
 			}
 		}
 	}
@@ -270,7 +276,7 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 
 // convertEndpoint applies the defaults of discovery.k8s.io/v1: an unset ready means true, an unset serving means
 // ready, an unset terminating means false. Of several addresses only the first is used, as the API says.
-func convertEndpoint(e discoveryv1.Endpoint, port uint16) []model.Endpoint {
+func convertEndpoint(e discoveryv1.Endpoint, port uint16, hints hintsOf) []model.Endpoint {
 	if len(e.Addresses) == 0 {
 		return nil
 	}
@@ -291,7 +297,29 @@ func convertEndpoint(e discoveryv1.Endpoint, port uint16) []model.Endpoint {
 	if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 		out.Pod = e.TargetRef.Name
 	}
+	out.Hints = hints.of(e.Hints)
 	return []model.Endpoint{out}
+}
+
+// hintsOf are the hints of a Service's endpoints, of which many are alike: each is kept once.
+type hintsOf map[string]*model.Hints
+
+func (all hintsOf) of(h *discoveryv1.EndpointHints) *model.Hints {
+	if h == nil || len(h.ForZones)+len(h.ForNodes) == 0 {
+		return nil
+	}
+	out := &model.Hints{}
+	for _, z := range h.ForZones {
+		out.Zones = append(out.Zones, strings.Clone(z.Name))
+	}
+	for _, n := range h.ForNodes {
+		out.Nodes = append(out.Nodes, strings.Clone(n.Name))
+	}
+	key := strings.Join(out.Zones, ",") + " " + strings.Join(out.Nodes, ",")
+	if all[key] == nil {
+		all[key] = out
+	}
+	return all[key]
 }
 
 // mirror turns an Endpoints object into EndpointSlices, as the EndpointSliceMirroring controller does.

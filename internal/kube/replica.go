@@ -122,6 +122,7 @@ func (r *replica) reflect(ctx context.Context, c *client.Clients) {
 	source := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			options.FieldSelector = r.selector.String()
+			r.rest(ctx)
 			r.ask()
 			out, err := list(ctx, options)
 			r.answer(err)
@@ -270,13 +271,35 @@ func (r *replica) opened(err error) {
 	}
 }
 
+// unservedWait is how often a kind that the API server may not have is asked for while it has none.
+const unservedWait = time.Minute
+
+// rest waits before the next question for a kind that the API server may not have: all nodes ask, and mostly for ever.
+func (r *replica) rest(ctx context.Context) {
+	r.mu.Lock()
+	wait := time.Duration(0)
+	if r.unknown && r.resource.Optional {
+		wait = unservedWait + r.jitter(unservedWait)
+	}
+	r.mu.Unlock()
+	if wait == 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
+	}
+}
+
 // bear takes a kind that the API server does not serve for a complete one, of the objects that were there: none at a start.
 // (Who deletes a definition deletes its objects first: see deletions.) An API server that has only just started answers 503
 // until it knows all its kinds.
+// A kind that is not of every version of Kubernetes may be forbidden too, by the role of a version of Hythe before it: it is no
+// reason to leave a node without its network.
 // It is called with mu held.
 func (r *replica) bear(err error) bool {
 	was := r.unknown
-	r.unknown = r.bare && apierrors.IsNotFound(err)
+	r.unknown = r.bare && apierrors.IsNotFound(err) || r.resource.Optional && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err))
 	if r.unknown {
 		r.synced = true
 	}
@@ -291,7 +314,12 @@ func (r *replica) problems(server model.ObjectRef) []model.Problem {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := slices.Collect(maps.Values(r.invalid))
-	if r.unknown {
+	switch {
+	case r.unknown && apierrors.IsForbidden(r.err):
+		out = append(out, model.Problemf(server, ReasonForbidden, "no %s: give the role of this process the verbs list and watch on %s",
+			r.kind, r.resource.GV.WithResource(r.resource.Name).GroupResource()))
+	case r.unknown && r.resource.Optional: // there are none
+	case r.unknown:
 		out = append(out, model.Problemf(server, ReasonKindNotServed, "the API server knows no %s.%s: the %d that were there stay in use, until the CustomResourceDefinitions of Hythe's chart are installed",
 			r.resource.Name, r.resource.GV.Group, len(r.objects)))
 	}

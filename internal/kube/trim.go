@@ -31,6 +31,8 @@ func trim(object metav1.Object, status bool) {
 		}
 	case *networkingv1.IngressClass:
 		o.Labels, o.Annotations = nil, withoutLastApplied(o.Annotations)
+	case *networkingv1.ServiceCIDR:
+		o.Labels, o.Annotations, o.Status = nil, nil, networkingv1.ServiceCIDRStatus{}
 	case *corev1.Service:
 		o.Annotations = withoutLastApplied(o.Annotations)
 		o.Status.Conditions = nil
@@ -145,7 +147,7 @@ func trimSlice(o *discoveryv1.EndpointSlice) {
 	}
 	for i := range o.Endpoints {
 		e := &o.Endpoints[i]
-		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions, NodeName: e.NodeName}
+		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions, NodeName: e.NodeName, Hints: e.Hints}
 		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 			kept.TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: e.TargetRef.Name}
 		}

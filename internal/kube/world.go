@@ -3,6 +3,7 @@ package kube
 import (
 	"maps"
 	"reflect"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -26,6 +27,7 @@ type world struct {
 	parts     map[model.Key]map[model.Key]*discoveryv1.EndpointSlice // EndpointSlices by Service
 	serviceOf map[model.Key]model.Key                                // by EndpointSlice
 	problems  map[string][]model.Problem                             // by Node
+	touched   []model.Key                                            // Services whose endpoints the last apply made anew
 }
 
 func newWorld() *world {
@@ -48,6 +50,7 @@ func (w *world) apply(changes []change) *model.Snapshot {
 	name := func(k model.Key) string { return k.Name }
 	edit(&next.Ingresses, byKind["Ingress"], whole)
 	edit(&next.IngressClasses, byKind["IngressClass"], name)
+	edit(&next.ServiceCIDRs, byKind["ServiceCIDR"], name)
 	edit(&next.Services, byKind["Service"], whole)
 	edit(&next.Secrets, byKind["Secret"], whole)
 	edit(&next.Pools, byKind["AddressPool"], name)
@@ -124,6 +127,7 @@ func (w *world) editEndpoints(next *model.Snapshot, changes []change) {
 		w.parts[service][c.key] = slice
 	}
 	var fresh map[model.Key]*model.ServiceEndpoints
+	w.touched = slices.Collect(maps.Keys(touched))
 	for service := range touched {
 		merged := mergeSlices(w.parts[service])[service] // nil if there is none left
 		if reflect.DeepEqual(merged, next.Endpoints[service]) {

@@ -75,13 +75,26 @@ func (b *builder) frontendHop(to netip.Addr, kind road.Target) bool {
 func frontendText(f asked.Frontend) string {
 	switch {
 	case f.Verdict == readback.Forwarded:
-		return "─> " + joinAddrs(f.Endpoints)
+		return "─> " + joinAddrs(f.Endpoints) + choiceText(f)
 	case f.Why != "":
 		return "is " + f.Verdict + ": " + f.Why
 	case f.Verdict == readback.NotService:
 		return "is not a Service"
 	}
 	return "is " + f.Verdict
+}
+
+// choiceText says which endpoint the source comes to, as far as that is not chance.
+func choiceText(f asked.Frontend) string {
+	switch {
+	case f.Stays.IsValid():
+		return ", by session affinity to " + f.Stays.String()
+	case f.Chosen.IsValid():
+		return ", " + f.Choice + " to " + f.Chosen.String()
+	case f.Choice != "":
+		return ", " + f.Choice
+	}
+	return ""
 }
 
 func (b *builder) repair(node string) string {

@@ -17,6 +17,28 @@ const proxyNameLabel = "service.kubernetes.io/service-proxy-name"
 
 // Build returns the datapath of the node named self. Problems are about what was left out.
 func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Problem) {
+	state, problems, _ := build(s, self, settings)
+	return state, problems
+}
+
+// A site is what the frontends of each Service depend on beside the Service itself and its endpoints.
+type site struct {
+	self              string
+	node              *model.Node
+	settings          Settings
+	own               model.Own
+	vips, lent, outer map[model.Key][]netip.Addr
+}
+
+// add adds one Service.
+func (t site) add(key model.Key, svc *corev1.Service, eps *model.ServiceEndpoints, into State) []model.Problem {
+	b := serviceBuilder{into: into, own: t.own, key: key, svc: svc, node: t.node, self: t.self,
+		external: t.outer[key], nodePortSources: t.settings.NodePortSourceRanges, resetAll: t.settings.ResetGone}
+	b.build(eps, t.vips[key], t.lent[key])
+	return b.problems
+}
+
+func build(s *model.Snapshot, self string, settings Settings) (State, []model.Problem, site) {
 	state := newState()
 	problems := state.addNodes(s.Nodes, self)
 	if settings.Overlay != "" {
@@ -26,11 +48,11 @@ func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 	problems = append(append(problems, more...), withoutForeign(s, vips)...)
 	lent, more := lent(s, self, vips, settings.BalancerClasses)
 	problems = append(problems, more...)
-	own := model.OwnOf(s, settings.OwnPorts)
+	outer, more := external(s, self, settings, vips, lent)
+	problems = append(append(problems, more...), state.addRanges(s, self, settings)...)
+	t := site{self: self, node: s.Nodes[self], settings: settings, own: model.OwnOf(s, settings.OwnPorts), vips: vips, lent: lent, outer: outer}
 	faults := state.addServices(byAge(s.Services), func(key model.Key, into State) []model.Problem {
-		b := serviceBuilder{into: into, own: own, key: key, svc: s.Services[key], node: s.Nodes[self], self: self}
-		b.build(s.Endpoints[key], vips[key], lent[key])
-		return b.problems
+		return t.add(key, s.Services[key], s.Endpoints[key], into)
 	}, func(key model.Key, into State) {
 		b := serviceBuilder{into: into, key: key, svc: s.Services[key]}
 		for _, addr := range slices.Concat(b.parseClusterIPs(), vips[key]) {
@@ -39,7 +61,19 @@ func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 	})
 	problems = append(problems, faults...)
 	problems = append(problems, state.addHostPorts(self, settings)...)
-	return state, model.SortProblems(problems)
+	return state, model.SortProblems(problems), t
+}
+
+// addRanges adds ServiceCIDRs, and where NodePorts are.
+func (s *State) addRanges(of *model.Snapshot, self string, settings Settings) []model.Problem {
+	ranges, problems := serviceRanges(of, settings.LocalAddresses)
+	for _, p := range ranges {
+		s.ServiceRanges[p] = struct{}{}
+	}
+	for _, p := range settings.NodePortsAt(of.Nodes[self]) {
+		s.NodePortRanges[p] = struct{}{}
+	}
+	return problems
 }
 
 // byAge returns the keys of Services, the oldest first, so that of two that claim one frontend it stays with the one
@@ -118,6 +152,9 @@ func proxied(svc *corev1.Service) bool {
 	return !others && svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
 }
 
+// Serves says whether the datapath has anything to do for svc.
+func Serves(svc *corev1.Service) bool { return proxied(svc) }
+
 // A serviceBuilder adds one Service to a State.
 type serviceBuilder struct {
 	into     State
@@ -128,9 +165,16 @@ type serviceBuilder struct {
 	self     string
 	problems []model.Problem
 
+	external        []netip.Addr // of spec.externalIPs
+	nodePortSources bool         // sources are for NodePorts too
+
 	clusterIPs, vips []netip.Addr
 	sources          []netip.Prefix // who may reach the VIPs, nil for everybody
 	stay             time.Duration  // of a client with its endpoint
+	by               Choice
+	reset            bool             // TCP connections to endpoints that are gone
+	resetAll         bool             // the setting of that
+	known            []model.Endpoint // of the port, ready or not
 }
 
 func (b *serviceBuilder) problemf(reason, format string, args ...any) {
@@ -141,6 +185,9 @@ func (b *serviceBuilder) problemf(reason, format string, args ...any) {
 // packets to them.
 func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.Addr) {
 	if !proxied(b.svc) {
+		for _, addr := range model.ClusterIPs(b.svc) {
+			b.into.Others[addr] = struct{}{}
+		}
 		return
 	}
 	b.clusterIPs = b.parseClusterIPs()
@@ -158,9 +205,13 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.A
 			b.into.Pings[vip] = own
 		}
 	}
+	for _, addr := range slices.Concat(lent, b.external) {
+		b.into.Externals[addr] = struct{}{}
+	}
 	b.vips = slices.Concat(b.vips, lent)
 	b.sources = b.parseSources()
 	b.stay = b.affinity()
+	b.by, b.reset = b.choice(), b.resetsGone()
 	for i := range b.svc.Spec.Ports {
 		port := &b.svc.Spec.Ports[i]
 		b.addPort(port, eps.Port(port.Name, model.ProtocolOf(port)))
@@ -200,7 +251,8 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	}
 	eps, refused := b.own.Allowed(b.key, port, eps)
 	b.problems = append(b.problems, refused...)
-	all, local := model.Usable(eps), model.Usable(model.On(b.self, eps))
+	b.known = eps
+	all, local := model.Near(b.node, model.Usable(eps)), model.Usable(model.On(b.self, eps))
 	for _, e := range local {
 		b.into.Hairpins[e.AddrPort.Addr().Unmap()] = struct{}{}
 	}
@@ -214,8 +266,15 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	for _, addr := range b.clusterIPs {
 		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, internal, internal, nil)
 		if port.NodePort != 0 {
-			b.addFrontend(Frontend{unspecified(addr), protocol, uint16(port.NodePort)}, external, all, nil)
+			var sources []netip.Prefix
+			if b.nodePortSources {
+				sources = ofFamily(b.sources, addr)
+			}
+			b.addFrontend(Frontend{unspecified(addr), protocol, uint16(port.NodePort)}, external, all, sources)
 		}
+	}
+	for _, addr := range b.external {
+		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, external, all, nil)
 	}
 	for _, addr := range b.vips {
 		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, external, all, ofFamily(b.sources, addr))
@@ -255,11 +314,12 @@ func (b *serviceBuilder) addFrontend(f Frontend, outside, inside []model.Endpoin
 		return
 	}
 	b.into.Owners[f] = b.key
-	backends := Backends{Outside: addrPorts(outside, f.Addr), Sources: sources, Affinity: b.stay}
+	backends := Backends{Outside: addrPorts(outside, f.Addr), Sources: sources, Affinity: b.stay, Choice: b.by, Reset: b.reset && f.Protocol == TCP}
 	backends.Inside = backends.Outside
 	if len(outside) != len(inside) || len(inside) > 0 && &outside[0] != &inside[0] {
 		backends.Inside = addrPorts(inside, f.Addr)
 	}
+	backends.Keep = b.keep(f, backends, b.known)
 	b.into.Frontends[f] = backends
 }
 

@@ -41,5 +41,6 @@ func (s *State) clone() State {
 	return State{
 		Frontends: maps.Clone(s.Frontends), Owners: maps.Clone(s.Owners), HostPorts: maps.Clone(s.HostPorts), Addresses: maps.Clone(s.Addresses), Pings: maps.Clone(s.Pings),
 		PodRanges: maps.Clone(s.PodRanges), Hairpins: maps.Clone(s.Hairpins), Overlays: maps.Clone(s.Overlays),
+		Externals: maps.Clone(s.Externals), Others: maps.Clone(s.Others), ServiceRanges: maps.Clone(s.ServiceRanges), NodePortRanges: maps.Clone(s.NodePortRanges),
 	}
 }

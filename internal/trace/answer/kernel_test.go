@@ -38,8 +38,11 @@ func TestWanted(t *testing.T) {
 			{Addr: vip, Protocol: proxy.TCP, Port: 8081}:                    ranges("192.0.2.0/24"),
 			{Addr: vip, Protocol: proxy.TCP, Port: 8082}:                    ranges(),
 			{Addr: netip.IPv4Unspecified(), Protocol: proxy.TCP, Port: 443}: {Outside: []netip.AddrPort{endpoint}, Inside: []netip.AddrPort{endpoint}},
+			{Addr: netip.IPv4Unspecified(), Protocol: proxy.TCP, Port: 444}: ranges("192.0.2.0/24"),
 		},
-		Addresses: proxy.Set[netip.Addr]{vip: {}},
+		Addresses:     proxy.Set[netip.Addr]{vip: {}},
+		Others:        proxy.Set[netip.Addr]{netip.MustParseAddr("10.96.0.7"): {}},
+		ServiceRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.96.0.0/16"): {}},
 	}
 	forwarded := asked.Frontend{Verdict: readback.Forwarded, Endpoints: []netip.AddrPort{endpoint}}
 	for _, c := range []struct {
@@ -59,6 +62,9 @@ func TestWanted(t *testing.T) {
 		{vip, 81, false, readback.FromPod, asked.Frontend{Verdict: readback.Refused}},
 		{vip, 82, false, readback.FromPod, asked.Frontend{Verdict: readback.Refused}},
 		{nodeIP, 443, true, readback.FromOutside, forwarded},
+		{nodeIP, 444, true, readback.FromOutside, asked.Frontend{Verdict: readback.Dropped}},
+		{netip.MustParseAddr("10.96.0.9"), 80, false, readback.FromPod, asked.Frontend{Verdict: readback.Dropped}},
+		{netip.MustParseAddr("10.96.0.7"), 80, false, readback.FromPod, asked.Frontend{Verdict: readback.NotService}},
 		{nodeIP, 443, false, readback.FromOutside, asked.Frontend{Verdict: readback.NotService}},
 	} {
 		if got := Wanted(s, netip.MustParseAddr("198.51.100.10"), c.to, proxy.TCP, c.port, c.nodePort, c.source); !reflect.DeepEqual(got, c.want) {

@@ -9,9 +9,11 @@ import (
 	"hythe.dev/hythe/node/proxy"
 )
 
-// flowing says whether a protocol has flows that nobody else ends. TCP and SCTP have: an endpoint that is gone does not
-// acknowledge, and a connection to one that only terminates must live on, since its state cannot be made anew.
-func flowing(p proxy.Protocol) bool { return p == proxy.UDP }
+// flowing says whether a frontend has flows that nobody else ends. TCP has where its Service wants such reset: else an
+// endpoint that is gone does not acknowledge, and the client notices in its own time. SCTP notices by itself.
+func flowing(f proxy.Frontend, b proxy.Backends) bool {
+	return f.Protocol == proxy.UDP || f.Protocol == proxy.TCP && b.Reset
+}
 
 // Build returns the frontends whose flows have to be looked at when before becomes now, sorted: those that lost an
 // endpoint, got their first one, came or went. One that merely got another endpoint leaves its flows where they are.
@@ -19,12 +21,13 @@ func Build(before, now proxy.State) []proxy.Frontend {
 	changed := map[proxy.Frontend]struct{}{}
 	for f, old := range before.Frontends {
 		b, stays := now.Frontends[f]
-		if flowing(f.Protocol) && (!stays || old.Empty() != b.Empty() || lost(old, b)) {
+		if flowing(f, old) && (!stays || old.Empty() != b.Empty() || lost(old, b)) {
 			changed[f] = struct{}{}
 		}
 	}
-	for f := range now.Frontends {
-		if _, was := before.Frontends[f]; flowing(f.Protocol) && !was {
+	for f, b := range now.Frontends {
+		// What was before an option was switched on may have lost its endpoint.
+		if old, was := before.Frontends[f]; flowing(f, b) && (!was || !flowing(f, old)) {
 			changed[f] = struct{}{}
 		}
 	}
@@ -33,19 +36,8 @@ func Build(before, now proxy.State) []proxy.Frontend {
 
 // lost says whether an endpoint of old is not in b.
 func lost(old, b proxy.Backends) bool {
-	for _, e := range slices.Concat(old.Outside, old.Inside) {
-		if !serves(b, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// serves says whether an endpoint is one of b's. Both lists count: a flow stays where it is when only the policy for
-// its source changes.
-func serves(b proxy.Backends, e netip.AddrPort) bool {
-	for _, list := range [][]netip.AddrPort{b.Outside, b.Inside} {
-		if _, found := slices.BinarySearchFunc(list, e, netip.AddrPort.Compare); found {
+	for _, e := range slices.Concat(old.Outside, old.Inside, old.Keep) {
+		if !b.Keeps(e) {
 			return true
 		}
 	}
@@ -60,8 +52,8 @@ type question struct {
 
 // stale says whether an entry leads where s does not. local says whether an address is this node's own.
 func (q question) stale(e Entry, s proxy.State, local func(netip.Addr) bool) bool {
-	if !flowing(e.Protocol) {
-		return false
+	if e.Protocol != proxy.UDP && (e.Protocol != proxy.TCP || e.Over || !e.translated()) {
+		return false // a TCP connection that is not translated has both its ends, or notices
 	}
 	f := proxy.Frontend{Addr: e.Original.Dst.Addr(), Protocol: e.Protocol, Port: e.Original.Dst.Port()}
 	b, known := s.Frontends[f]
@@ -76,11 +68,13 @@ func (q question) stale(e Entry, s proxy.State, local func(netip.Addr) bool) boo
 		}
 	}
 	switch {
+	case known && !flowing(f, b):
+		return false
 	case !q.asks(f):
 		// Of a Service that went while the agent was away: who translates to a pod is asked again.
-		return q.all && !known && e.translated() && contains(s.PodRanges, e.Reply.Src.Addr())
+		return q.all && e.Protocol == proxy.UDP && !known && e.translated() && contains(s.PodRanges, e.Reply.Src.Addr())
 	case known:
-		return !serves(b, e.Reply.Src)
+		return !b.Keeps(e.Reply.Src)
 	}
 	return e.translated()
 }

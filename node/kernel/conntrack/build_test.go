@@ -50,6 +50,8 @@ func TestBuild(t *testing.T) {
 		"it comes":       {nil, ptr(list()), true},
 		"it goes":        {ptr(list()), nil, true},
 		"policy changed": {ptr(list("10.244.2.2:53")), &local, false},
+		"it terminates":  {ptr(list("10.244.1.2:53", "10.244.1.3:53")), ptr(keeping("10.244.1.2:53", "10.244.1.3:53")), false},
+		"terminated":     {ptr(keeping("10.244.1.2:53", "10.244.1.3:53")), ptr(list("10.244.1.3:53")), true},
 		"inside, gone":   {&local, ptr(list("10.244.1.2:53")), true},
 	} {
 		before, now := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}, proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}
@@ -65,6 +67,13 @@ func TestBuild(t *testing.T) {
 			t.Errorf("%s: %v", name, Build(before, now))
 		}
 	}
+}
+
+// keeping is a list with an endpoint that only keeps what it has.
+func keeping(keep string, endpoints ...string) proxy.Backends {
+	b := list(endpoints...)
+	b.Keep = []netip.AddrPort{at(keep)}
+	return b
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -125,6 +134,64 @@ func TestStale(t *testing.T) {
 		if got := start.stale(e, s, local); got != c.start {
 			t.Errorf("at start, %s is stale: %v", c.entry, got)
 		}
+	}
+}
+
+// TestReset looks at TCP connections where their Service wants it, and ends those to endpoints that are not there at all.
+func TestReset(t *testing.T) {
+	f := front(proxy.TCP, "10.96.0.10:80")
+	with := func(reset bool, keep string, endpoints ...string) *proxy.Backends {
+		b := list(endpoints...)
+		if b.Reset = reset; keep != "" {
+			b.Keep = []netip.AddrPort{at(keep)}
+		}
+		return &b
+	}
+	const one, two = "10.244.1.2:80", "10.244.1.3:80"
+	entry := Entry{Protocol: proxy.TCP, Original: Tuple{at("192.0.2.1:5000"), netip.AddrPortFrom(f.Addr, f.Port)}, Reply: Tuple{Src: at(one)}}
+	over, untranslated := entry, entry
+	over.Over, untranslated.Reply.Src = true, netip.AddrPortFrom(f.Addr, f.Port)
+	for name, c := range map[string]struct {
+		before, now *proxy.Backends
+		asked, ends bool
+	}{
+		"the same":             {with(true, "", one), with(true, "", one), false, false},
+		"it terminates":        {with(true, "", one, two), with(true, one, two), false, false},
+		"it is gone":           {with(true, one, two), with(true, "", two), true, true},
+		"gone at once":         {with(true, "", one), with(true, ""), true, true},
+		"another one comes":    {with(true, "", one), with(true, "", one, two), false, false},
+		"another one is gone":  {with(true, "", one, two), with(true, "", one), true, false},
+		"deleted":              {with(true, "", one), nil, true, true},
+		"not wanted":           {with(false, "", one), with(false, "", two), false, false},
+		"deleted, not wanted":  {with(false, "", one), nil, false, false},
+		"wanted from now on":   {with(false, "", two), with(true, "", two), true, true},
+		"not wanted any more":  {with(true, "", one), with(false, "", two), true, false},
+		"the agent is started": {nil, with(true, "", two), true, true},
+	} {
+		state := func(b *proxy.Backends) proxy.State {
+			s := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}
+			if b != nil {
+				s.Frontends[f] = *b
+			}
+			return s
+		}
+		changed := Build(state(c.before), state(c.now))
+		if (len(changed) == 1) != c.asked {
+			t.Errorf("%s: %v is looked at", name, changed)
+		}
+		q := question{all: c.before == nil}
+		q.add(changed)
+		local := func(netip.Addr) bool { return false }
+		if got := q.stale(entry, state(c.now), local); got != c.ends {
+			t.Errorf("%s: the connection ends: %v", name, got)
+		}
+		if q.stale(over, state(c.now), local) || q.stale(untranslated, state(c.now), local) {
+			t.Errorf("%s: one that is over, or not translated, ends", name)
+		}
+	}
+	// Of a Service that was deleted while the agent was away nobody knows what it wanted.
+	if (question{all: true}).stale(entry, proxy.State{PodRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}}}, nil) {
+		t.Error("a connection of nobody's Service ends")
 	}
 }
 
@@ -220,7 +287,7 @@ func TestUsage(t *testing.T) {
 			}
 		}
 		u, err := readUsage(dir)
-		if err != nil || u != (Usage{c.entries, 1000}) {
+		if err != nil || u != (Usage{Entries: c.entries, Limit: 1000}) {
 			t.Fatalf("%+v, %v", u, err)
 		}
 		got := Problems("node-1", u)

@@ -16,9 +16,15 @@ import (
 const (
 	messageGet    = 1 // IPCTNL_MSG_CT_GET
 	messageDelete = 2 // IPCTNL_MSG_CT_DELETE
+	messageStats  = 4 // IPCTNL_MSG_CT_GET_STATS_CPU
+
+	attrStatsInsertFailed = 9 // CTA_STATS_INSERT_FAILED; then DROP, EARLY_DROP
+	attrStatsDrop         = 10
+	attrStatsEarlyDrop    = 11
 
 	attrOriginal = 1  // CTA_TUPLE_ORIG
 	attrReply    = 2  // CTA_TUPLE_REPLY
+	attrProtocol = 4  // CTA_PROTOINFO
 	attrID       = 12 // CTA_ID
 	attrZone     = 18 // CTA_ZONE
 	attrFilter   = 25 // CTA_FILTER
@@ -31,6 +37,10 @@ const (
 	attrProtoNum   = 1 // CTA_PROTO_NUM
 	attrSrcPort    = 2 // CTA_PROTO_SRC_PORT
 	attrDstPort    = 3 // CTA_PROTO_DST_PORT
+
+	attrProtocolTCP = 1 // CTA_PROTOINFO_TCP
+	attrTCPState    = 1 // CTA_PROTOINFO_TCP_STATE
+	stateTimeWait   = 7 // TCP_CONNTRACK_TIME_WAIT; then CLOSE
 
 	// Flags of net/netfilter/nf_internals.h: which parts of a tuple a filter looks at. Kernels before 5.8 know no
 	// filter and list all.
@@ -174,6 +184,8 @@ func parse(b []byte) (Entry, bool) {
 			ad.Nested(e.tuple(&e.Original))
 		case attrReply:
 			ad.Nested(e.tuple(&e.Reply))
+		case attrProtocol:
+			ad.Nested(e.protocol)
 		case attrID:
 			e.ID = ad.Uint32()
 		case attrZone:
@@ -181,6 +193,25 @@ func parse(b []byte) (Entry, bool) {
 		}
 	}
 	return e, ad.Err() == nil && e.Original.Dst.IsValid() && e.Original.Src.IsValid() && e.Reply.Src.IsValid()
+}
+
+// protocol reads what is known of a TCP connection.
+func (e *Entry) protocol(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		if ad.Type() != attrProtocolTCP {
+			continue
+		}
+		ad.Nested(func(ad *netlink.AttributeDecoder) error {
+			for ad.Next() {
+				if ad.Type() == attrTCPState {
+					state := ad.Uint8()
+					e.Over = state == stateTimeWait || state == stateTimeWait+1
+				}
+			}
+			return nil
+		})
+	}
+	return nil
 }
 
 // tuple reads one direction into t.

@@ -43,6 +43,9 @@ func difference(keys, have, want nfnetlink.Contents) []change {
 func order(changes []change, byName map[string]ruleset.Set) {
 	phase := func(c change) ruleset.Phase {
 		p := byName[c.Set].Phase
+		if byName[c.Set].Interval {
+			return p // the kernel takes no range that overlaps one which is still there
+		}
 		if p != ruleset.PhaseFrontends && !c.insert {
 			return ruleset.PhaseRemoved
 		}
@@ -84,10 +87,15 @@ func only(s, o proxy.State) proxy.State {
 	out := proxy.State{
 		Frontends: map[proxy.Frontend]proxy.Backends{},
 		Addresses: missing(s.Addresses, o.Addresses),
+		Externals: missing(s.Externals, o.Externals),
+		Others:    missing(s.Others, o.Others),
 		Pings:     map[netip.Addr]netip.Addr{},
 		PodRanges: missing(s.PodRanges, o.PodRanges),
 		Hairpins:  missing(s.Hairpins, o.Hairpins),
 		Overlays:  missing(s.Overlays, o.Overlays),
+
+		ServiceRanges:  missing(s.ServiceRanges, o.ServiceRanges),
+		NodePortRanges: missing(s.NodePortRanges, o.NodePortRanges),
 	}
 	for f, b := range s.Frontends {
 		if other, there := o.Frontends[f]; !there || !b.Equal(other) {

@@ -39,6 +39,7 @@ type Table struct {
 	listener nfnetlink.Conn
 	wanted   *proxy.State       // what the last Set asked for
 	written  *proxy.State       // what is in the kernel, nil if that has to be read
+	private  bool               // nobody else has the maps of wanted that Update changes
 	contents nfnetlink.Contents // the elements that are in the kernel
 	picks    map[string]bool
 	failures int
@@ -101,7 +102,7 @@ func (t *Table) Close() error {
 func (t *Table) Set(ctx context.Context, s proxy.State) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.wanted = &s
+	t.wanted, t.private = &s, false
 	return t.sync(ctx)
 }
 

@@ -208,6 +208,9 @@ func randomState(r *rand.Rand) proxy.State {
 					b.Inside = b.Outside
 				}
 				b.Affinity = time.Duration(r.IntN(3)) * time.Hour
+				if r.IntN(3) == 0 {
+					b.Choice = proxy.Choice(r.IntN(3))
+				}
 				if f.Addr == addr && r.IntN(2) == 0 {
 					b.Sources = []netip.Prefix{}
 					for j := range r.IntN(3) {
@@ -242,6 +245,9 @@ func checkFrontends(t *testing.T, want proxy.State) {
 		b.Outside, b.Inside = slices.SortedFunc(slices.Values(b.Outside), netip.AddrPort.Compare), slices.SortedFunc(slices.Values(b.Inside), netip.AddrPort.Compare)
 		if b.Empty() {
 			b.Affinity = 0 // no chain says it
+		}
+		if len(b.Outside) < 2 && len(b.Inside) < 2 {
+			b.Choice = proxy.Random // there is none
 		}
 		if !got[f].Equal(b) {
 			t.Fatalf("%s: %v was read, %v asked for", f, got[f], b)

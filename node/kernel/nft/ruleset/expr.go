@@ -89,6 +89,11 @@ func (f family) notLoopback() [][]byte {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: f.loopback}))
 }
 
+// toNodePorts matches packets to an address of this node at which NodePorts are served.
+func (f family) toNodePorts() [][]byte {
+	return concat(f.notLoopback(), f.load(f.daddr, reg), in(NodePortRangesSet+f.digit), toThisNode())
+}
+
 // toLoopback and fromLoopback match packets whose destination or source is a loopback address.
 func (f family) toLoopback() [][]byte   { return f.loopbackAt(f.daddr) }
 func (f family) fromLoopback() [][]byte { return f.loopbackAt(f.saddr) }
@@ -176,6 +181,16 @@ func protocolOriginalPort() [][]byte {
 // random loads a number from 0 to n-1.
 func random(register, n uint32) [][]byte {
 	return marshal(&expr.Numgen{Register: register, Modulus: n, Type: unix.NFT_NG_RANDOM})
+}
+
+// hash loads a number from 0 to n-1, the same on all nodes, from length bytes of the registers that from begins.
+func hash(from, length, register, n uint32) [][]byte {
+	return marshal(&expr.Hash{SourceRegister: from, Length: length, DestRegister: register, Modulus: n, Seed: seed, Type: expr.HashTypeJenkins})
+}
+
+// sourcePort loads the source port.
+func sourcePort(register uint32) [][]byte {
+	return marshal(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: register})
 }
 
 func protocol(p byte) [][]byte {

@@ -13,18 +13,21 @@ import (
 
 	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+	"hythe.dev/hythe/node/proxy"
 )
 
 // chains returns all chains but the picks, those that are gone to before those that go.
 func chains() []nfnetlink.Chain {
 	return []nfnetlink.Chain{
-		refuse(), unserved(), sourceRanges(),
+		refuse(), ended(), unserved(), sourceRanges(),
 		{Name: NoLocalEndpoint, Rules: []nfnetlink.Rule{say("no endpoint here", count(NoLocalEndpoint), drop())}},
 		{Name: "services", Rules: dispatch(false)},
 		{Name: "inside", Rules: dispatch(true)},
 		spoofed(),
+		untrackedProbes(),
 		natPrerouting(),
 		{Name: "nat-output", Kind: "nat", Hook: unix.NF_INET_LOCAL_OUT, Priority: -100, Rules: []nfnetlink.Rule{
+			say("this node", jump("ended")),
 			say("this node", jump("source-ranges")),
 			say("this node", jump("inside")),
 			say("this node", jump("services")),
@@ -43,7 +46,7 @@ func chains() []nfnetlink.Chain {
 
 func natPrerouting() nfnetlink.Chain {
 	c := nfnetlink.Chain{Name: "nat-prerouting", Kind: "nat", Hook: unix.NF_INET_PRE_ROUTING, Priority: -100,
-		Rules: []nfnetlink.Rule{say("everybody", jump("source-ranges"))}}
+		Rules: []nfnetlink.Rule{say("everybody", jump("ended")), say("everybody", jump("source-ranges"))}}
 	for _, f := range families() {
 		c.Rules = append(c.Rules, say("pods", f.from(PodRangesSet+f.digit), jump("inside")))
 	}
@@ -78,7 +81,10 @@ func sourceRanges() nfnetlink.Chain {
 	c := nfnetlink.Chain{Name: "source-ranges"}
 	for _, f := range families() {
 		c.Rules = append(c.Rules, say("source not allowed", f.is(), f.load(f.daddr, reg), protocolPort(f.after()),
-			f.load(f.saddr, f.after()+2), in(RestrictedSet+f.digit), notIn(SourcesSet+f.digit), count(SourceRange), drop()))
+			f.load(f.saddr, f.after()+2), in(RestrictedSet+f.digit), notIn(SourcesSet+f.digit), count(SourceRange), drop()),
+			// The sets first: looking up whose address it is costs more, and few ports are restricted.
+			say("source not allowed", f.is(), protocolPort(reg), f.load(f.saddr, reg+2), in(RestrictedNodePortsSet+f.digit),
+				notIn(NodePortSourcesSet+f.digit), f.toNodePorts(), count(SourceRange), drop()))
 	}
 	return c
 }
@@ -109,7 +115,7 @@ func dispatch(inside bool) []nfnetlink.Rule {
 			switch {
 			case p.Inside != inside:
 			case p.NodePort:
-				out = append(out, say("NodePort", f.notLoopback(), toThisNode(), protocolPort(reg), vmap(p.Frontends+f.digit)))
+				out = append(out, say("NodePort", f.toNodePorts(), protocolPort(reg), vmap(p.Frontends+f.digit)))
 			default:
 				out = append(out, say("ClusterIP or VIP", f.is(), f.load(f.daddr, reg), protocolPort(f.after()),
 					vmap(p.Frontends+f.digit)))
@@ -123,7 +129,11 @@ func dispatch(inside bool) []nfnetlink.Rule {
 func unserved() nfnetlink.Chain {
 	c := nfnetlink.Chain{Name: "unserved", Rules: []nfnetlink.Rule{
 		say("known flow", state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept()),
+		// Somebody else's rules keep it from translation on purpose: a DNS cache on each node has the ClusterIP itself.
+		say("not tracked", state(expr.CtStateBitUNTRACKED), accept()),
 		say("served", translated(), accept()),
+		// Where net.netfilter.nf_conntrack_tcp_loose is off; else translation has asked already.
+		say("of no connection", state(expr.CtStateBitINVALID), jump("ended")),
 	}}
 	for _, f := range families() {
 		c.Rules = append(c.Rules,
@@ -132,7 +142,8 @@ func unserved() nfnetlink.Chain {
 			say("no endpoint", f.is(), f.load(f.daddr, reg), protocolPort(f.after()), in(EmptySet+f.digit), count(NoEndpoint),
 				goTo("refuse")),
 			say("no such port", f.to(AddressesSet+f.digit), count(ClosedPort), goTo("refuse")),
-			say("NodePort without endpoint", f.is(), state(expr.CtStateBitNEW), toThisNode(), protocolPort(reg),
+			say("no such Service", f.to(ServiceRangesSet+f.digit), notIn(OthersSet+f.digit), count(Unallocated), drop()),
+			say("NodePort without endpoint", f.notLoopback(), f.to(NodePortRangesSet+f.digit), state(expr.CtStateBitNEW), toThisNode(), protocolPort(reg),
 				in(NodePortsSet+f.digit), count(NoEndpoint), goTo("refuse")))
 	}
 	return c
@@ -166,6 +177,7 @@ func natPostrouting() nfnetlink.Chain {
 			say("pod to pod", f.from(ranges), f.load(f.daddr, reg), in(ranges), accept()),
 			say("pod to outside", f.from(ranges), masquerade()),
 			say("by a ClusterIP or VIP", f.is(), f.originallyTo(AddressesSet+f.digit), masquerade()),
+			say("by an external address", f.is(), f.originallyTo(ExternalsSet+f.digit), masquerade()),
 			say("by a NodePort", f.is(), translated(), protocolOriginalPort(), in(NodePortsSet+f.digit), masquerade()))
 	}
 	c.Rules = append(c.Rules,
@@ -201,8 +213,9 @@ func Version() string {
 	messages := body()
 	for _, f := range families() {
 		for _, p := range Picks() {
-			messages = append(messages, nfnetlink.NewChain(p.pickChain(f, Lead{N: 1}))...)
-			messages = append(messages, nfnetlink.NewChain(p.pickChain(f, Lead{1, time.Hour}))...)
+			for _, l := range []Lead{{N: 1}, {1, time.Hour, proxy.Random}, {1, 0, proxy.BySource}, {1, 0, proxy.BySourcePort}, {1, time.Hour, proxy.BySource}} {
+				messages = append(messages, nfnetlink.NewChain(p.pickChain(f, l))...)
+			}
 		}
 	}
 	for _, m := range messages {

@@ -1,0 +1,2 @@
+// Command bench measures the Service datapath beside kube-proxy.
+package main
