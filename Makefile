@@ -13,7 +13,7 @@ IMAGES_ARCH ?= amd64,arm64
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash golden guards fuzz bench clean
+.PHONY: help conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash services golden guards fuzz bench bench-services clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,11 @@ test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on
 test-faults: setup-cluster kubernetes images ## Break things on that cluster under traffic, some 20 minutes (HYTHE_API_AWAY=60s, HYTHE_MANY=2000)
 	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 40m -v -run '^TestFaults$$' ./conformance/rig
 
+services: setup apiserver ## Send the packets of the suite about Services through Hythe and through kube-proxy; writes conformance/results/services.md
+	@./scripts/kubernetes.sh build kube-proxy
+	HYTHE_API=1 LAB=strict SERVICES_COMMIT=$(VERSION) SERVICES_RESULTS=$(CURDIR)/conformance/results/services.md \
+		$(GO) test -count 1 -timeout 9m -run 'TestBeside$$' -v ./conformance/services
+
 kubernetes: ## Build Kubernetes, CoreDNS and Helm, unless they are there: some minutes the first time
 	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns helm
 
@@ -99,6 +104,12 @@ setup: ## Install the Debian packages that tests and demo use
 
 golden: ## Rewrite the golden files of the tests from what the code does now: read the diff
 	$(GO) test -short $$(grep -rl --include='*_test.go' internal/golden . | xargs -n 1 dirname | sort -u) -update
+
+bench-services: setup ## Measure the Service datapath beside kube-proxy, some 30 minutes, goes on where it was stopped; needs root (SHORT=1: a minute, keeps nothing; ONLY=full,update,traffic,alive,churn)
+	$(if $(SHORT),,@./scripts/kubernetes.sh build kube-proxy)
+	CGO_ENABLED=0 $(GO) build -o $(BIN)/ ./cmd/hythe ./conformance/bench
+	@GO=$(GO) ./scripts/other-version.sh $(BIN)/hythe-other
+	$(BIN)/bench --hythe $(BIN)/hythe --other $(BIN)/hythe-other --commit $(VERSION) $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
 
 bench: ## Run the benchmarks
 	$(GO) test -run '^$$' -bench . -short ./gateway/... ./lb/... ./node/...

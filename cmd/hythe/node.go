@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -150,6 +151,9 @@ func (n *node) addNodeFlags(cmd *cobra.Command) {
 }
 
 func (n *node) run(ctx context.Context) error {
+	if os.Getenv("GOGC") == "" { // most of what it holds stays for long, and every node has one: memory is dearer than time
+		debug.SetGCPercent(50)
+	}
 	tasks, closeAll, err := n.tasks()
 	if err != nil {
 		return err
@@ -417,7 +421,7 @@ func (n *node) setServices(ctx context.Context, s *model.Snapshot) ([]model.Prob
 	err := n.table.Set(ctx, state)
 	n.flows.Set(state, err == nil)
 	if n.local != nil {
-		n.local.Set(localhost.Build(state))
+		n.local.Set(state)
 	}
 	return problems, err
 }
@@ -433,6 +437,9 @@ func (n *node) updateProxy(ctx context.Context, s *model.Snapshot, settings prox
 		return nil, false
 	}
 	n.flows.Update(change)
+	if n.local != nil {
+		n.local.Update(change)
+	}
 	wanted := func() proxy.State { // few ask
 		state, _ := proxy.Build(s, n.name, settings)
 		return state

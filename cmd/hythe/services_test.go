@@ -21,7 +21,6 @@ import (
 	"hythe.dev/hythe/node/kernel/conntrack"
 	"hythe.dev/hythe/node/kernel/nft"
 	"hythe.dev/hythe/node/kernel/nft/readback"
-	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -77,7 +76,7 @@ func TestServicesOfNode(t *testing.T) {
 	if problems, err := n.setProxy(t.Context(), s); err != nil || len(problems) > 0 {
 		t.Fatal(problems, err)
 	}
-	for to, reason := range map[string]string{"10.96.0.1": ruleset.NoEndpoint, "10.96.0.2": ruleset.Unallocated} {
+	for to, reason := range map[string]string{"10.96.0.1": "no-endpoint", "10.96.0.2": "unallocated"} {
 		f, err := readback.Lookup(readback.Query{From: netip.MustParseAddr("192.0.2.1"), To: netip.MustParseAddr(to), Protocol: proxy.TCP, Port: 80})
 		if err != nil || f.Reason != reason {
 			t.Errorf("%s: %+v, %v", to, f, err)

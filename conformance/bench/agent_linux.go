@@ -24,6 +24,7 @@ import (
 type space struct {
 	name, dir  string
 	kubeconfig string
+	api        *stub.Server
 	server     *http.Server
 	cached     bool // Hythe keeps the API server's last state on disk
 }
@@ -35,7 +36,7 @@ const (
 
 // newSpace makes the namespace, as the node of the given name would be: it has that node's address.
 func newSpace(name, dir string, server *stub.Server) (*space, error) {
-	s := &space{name: prefix + name, dir: filepath.Join(dir, name)}
+	s := &space{name: prefix + name, dir: filepath.Join(dir, name), api: server}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
@@ -140,7 +141,7 @@ func (a *agent) ended() error {
 	select {
 	case err := <-a.exit:
 		a.exit <- err
-		return fmt.Errorf("%s ended by itself: %v, see %s", a.who, err, a.log.Name())
+		return fmt.Errorf("%s ended by itself, see %s: %w", a.who, a.log.Name(), errors.Join(errors.New("nobody asked it to"), err))
 	default:
 		return nil
 	}
@@ -188,6 +189,25 @@ func (a *agent) get(ctx context.Context, url string) (string, error) {
 		err = errors.New(response.Status)
 	}
 	return string(body), err
+}
+
+// cpu returns the processor time of the agent so far, and of those whom it started and who ended, in seconds.
+func (a *agent) cpu() (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("read processor time of %s: %w", a.who, err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // the name may hold anything
+	fields := strings.Fields(rest)
+	if len(fields) < 15 {
+		return 0, fmt.Errorf("read processor time of %s: %q", a.who, text)
+	}
+	sum := 0.0
+	for _, field := range fields[11:15] { // utime, stime, cutime and cstime of proc_pid_stat(5), in hundredths
+		hundredths, _ := strconv.ParseFloat(field, 64)
+		sum += hundredths / 100
+	}
+	return sum, nil
 }
 
 // memory returns the resident memory of the agent in MB: now, and the most there was.

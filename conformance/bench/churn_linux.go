@@ -92,7 +92,15 @@ func (b *bench) churnOf(ctx context.Context, w world, rate int, length time.Dura
 	if err != nil {
 		return err
 	}
+	busy, err := a.cpu()
+	if err != nil {
+		return err
+	}
 	lags, err := a.play(ctx, watch)
+	if err != nil {
+		return err
+	}
+	after, err := a.cpu()
 	if err != nil {
 		return err
 	}
@@ -108,6 +116,7 @@ func (b *bench) churnOf(ctx context.Context, w world, rate int, length time.Dura
 	for what, v := range map[string][]float64{
 		fmt.Sprintf("lag at %d changes a second%s, ms", rate, suffix): lags,
 		"from exec to all in the kernel" + suffix + ", s":             {first},
+		"processors busy" + suffix:                                    {(after - busy) / length.Seconds()},
 		"memory at most when filled" + suffix + ", MB":                {filled},
 		"memory at the end" + suffix + ", MB":                         {now},
 		"memory at most" + suffix + ", MB":                            {peak},

@@ -26,6 +26,8 @@ import (
 const (
 	// quiet is how long nftables must not have changed before it is looked at whether all is there.
 	quiet = 400 * time.Millisecond
+	// settle is how long the kernel may take the ruleset of a namespace apart before the next one is measured.
+	settle = 5 * time.Second
 	// fullLimit is the most that an agent may take for all.
 	fullLimit = 8 * time.Minute
 )
@@ -98,6 +100,7 @@ func (a *agent) wait(ctx context.Context, w world) (last time.Time, err error) {
 // A fullRun is what one start of an agent showed.
 type fullRun struct {
 	start, sync, memory float64 // seconds from exec, seconds of the work alone, MB
+	busy                float64 // seconds of processors until then
 	again               float64 // transactions of a second start, which has nothing to write
 }
 
@@ -111,7 +114,12 @@ func runFull(ctx context.Context, b *bench, who subject, w world) (out fullRun, 
 	if err != nil {
 		return out, err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() {
+		err = errors.Join(err, s.close())
+		if !b.short {
+			time.Sleep(settle)
+		}
+	}()
 	begin := time.Now()
 	a, err := s.start(b.programs, who)
 	if err != nil {
@@ -123,12 +131,15 @@ func runFull(ctx context.Context, b *bench, who subject, w world) (out fullRun, 
 		_, out.memory, err = a.memory()
 	}
 	if err == nil {
+		out.busy, err = a.cpu()
+	}
+	if err == nil {
 		out.sync, err = a.syncSeconds(ctx)
 	}
 	if err = errors.Join(err, a.stop(syscall.SIGTERM)); err != nil || who != hythe {
 		return out, err
 	}
-	out.again, err = s.again(ctx, b.programs, w)
+	out.again, err = s.again(ctx, b.programs)
 	return out, err
 }
 
@@ -138,15 +149,20 @@ func (a *agent) syncSeconds(ctx context.Context) (float64, error) {
 	if a.who == hythe {
 		name = "hythe_nft_set_seconds_sum"
 	}
-	samples, err := a.metrics(ctx, name)
-	if err != nil {
-		return 0, fmt.Errorf("read metrics of %s: %w", a.who, err)
+	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		samples, err := a.metrics(ctx, name)
+		if err != nil {
+			return 0, fmt.Errorf("read metrics of %s: %w", a.who, err)
+		}
+		// It counts when it is done, which is after the last transaction.
+		if samples[""] > 0 || time.Since(begin) > time.Minute {
+			return samples[""], nil
+		}
 	}
-	return samples[""], nil
 }
 
 // again starts Hythe once more and returns how many transactions it made before it was ready, and in the second after.
-func (s *space) again(ctx context.Context, p programs, w world) (n float64, err error) {
+func (s *space) again(ctx context.Context, p programs) (n float64, err error) {
 	r, err := openRuleset(s.name)
 	if err != nil {
 		return 0, err
@@ -240,7 +256,7 @@ func (b *bench) full(ctx context.Context) error {
 		sizes, rounds = []int{300}, map[int]int{300: 2}
 	}
 	for _, n := range sizes {
-		if b.results.has("full", n) && !b.again {
+		if b.done("full", n) {
 			continue
 		}
 		if err := b.fullOf(ctx, world{services: n, endpoints: 3}, rounds[n]); err != nil {
@@ -267,6 +283,7 @@ func (b *bench) fullOf(ctx context.Context, w world, rounds int) error {
 			}
 			note("from exec to all in the kernel, s", one.start)
 			note("memory at most, MB", one.memory)
+			note("processor time of that, s", one.busy)
 			if who != hythe {
 				note("from objects to kernel, s", one.sync)
 				continue
@@ -282,20 +299,20 @@ func (b *bench) fullOf(ctx context.Context, w world, rounds int) error {
 	return b.addAll(values)
 }
 
-// exponent fits time = c * Services ^ e to the medians of Hythe.
+// exponent fits time = c * Services ^ e to the quick runs of Hythe.
 func (b *bench) exponent() error {
 	for _, what := range []string{"from exec to all in the kernel, s", "from objects to kernel, s"} {
 		var xs, ys []float64
 		sizes := map[int]float64{}
 		for _, r := range b.results.rows {
 			if r.Bench == "full" && r.What == what && r.Subject == hythe && r.Services >= 1000 && r.Commit == b.results.commit {
-				sizes[r.Services] = r.Median
+				sizes[r.Services] = r.P10 // what else runs only adds
 			}
 		}
 		for n, t := range sizes {
 			xs, ys = append(xs, math.Log(float64(n))), append(ys, math.Log(t))
 		}
-		if len(xs) < 3 {
+		if len(xs) < 5 { // from 1,000 to 100,000, or it says nothing
 			return nil
 		}
 		if err := b.results.add(measurement{"full", "exponent of " + strings.TrimSuffix(what, ", s"), hythe, 0, 3}, []float64{slope(xs, ys)}); err != nil {

@@ -258,14 +258,21 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 			if p.Protocol != nil {
 				key.protocol = *p.Protocol
 			}
-			for _, e := range slice.Endpoints {
-				ports[key] = append(ports[key], convertEndpoint(e, uint16(*p.Port), hints)...)
+			endpoints := slices.Grow(ports[key], len(slice.Endpoints))
+			for i := range slice.Endpoints {
+				if e, ok := convertEndpoint(&slice.Endpoints[i], uint16(*p.Port), hints); ok {
+					endpoints = append(endpoints, e)
+				}
 			}
+			ports[key] = endpoints
 		}
 	}
 	for key, endpoints := range ports {
 		slices.SortStableFunc(endpoints, model.Endpoint.Compare)
 		endpoints = slices.CompactFunc(endpoints, func(a, b model.Endpoint) bool { return a.AddrPort == b.AddrPort })
+		if len(endpoints) == 0 {
+			endpoints = nil
+		}
 		merged.Ports = append(merged.Ports, model.PortEndpoints{Name: key.name, Protocol: key.protocol, Endpoints: endpoints})
 	}
 	slices.SortFunc(merged.Ports, func(a, b model.PortEndpoints) int {
@@ -276,13 +283,13 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 
 // convertEndpoint applies the defaults of discovery.k8s.io/v1: an unset ready means true, an unset serving means
 // ready, an unset terminating means false. Of several addresses only the first is used, as the API says.
-func convertEndpoint(e discoveryv1.Endpoint, port uint16, hints hintsOf) []model.Endpoint {
+func convertEndpoint(e *discoveryv1.Endpoint, port uint16, hints hintsOf) (model.Endpoint, bool) {
 	if len(e.Addresses) == 0 {
-		return nil
+		return model.Endpoint{}, false
 	}
 	addr, err := netip.ParseAddr(e.Addresses[0])
 	if err != nil {
-		return nil
+		return model.Endpoint{}, false
 	}
 	out := model.Endpoint{AddrPort: netip.AddrPortFrom(addr.Unmap(), port)}
 	out.Ready = e.Conditions.Ready == nil || *e.Conditions.Ready
@@ -292,13 +299,13 @@ func convertEndpoint(e discoveryv1.Endpoint, port uint16, hints hintsOf) []model
 	}
 	out.Terminating = e.Conditions.Terminating != nil && *e.Conditions.Terminating
 	if e.NodeName != nil {
-		out.Node = strings.Clone(*e.NodeName)
+		out.Node = *e.NodeName
 	}
 	if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 		out.Pod = e.TargetRef.Name
 	}
 	out.Hints = hints.of(e.Hints)
-	return []model.Endpoint{out}
+	return out, true
 }
 
 // hintsOf are the hints of a Service's endpoints, of which many are alike: each is kept once.

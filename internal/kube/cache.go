@@ -2,11 +2,11 @@ package kube
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +15,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"hythe.dev/hythe/internal/atomicfile"
 	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
 )
@@ -64,17 +65,18 @@ func (c *diskCache) store(objects []metav1.Object, at time.Time) error {
 	})
 	header := c.header
 	header.Objects = len(objects)
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	err := encoder.Encode(header)
-	for _, o := range objects {
-		err = errors.Join(err, encoder.Encode(o))
-	}
+	// Not in memory first: of a big cluster it has a hundred megabytes.
+	err := atomicfile.WriteBy(c.path, 0o600, func(w io.Writer) error {
+		out := bufio.NewWriterSize(w, 1<<16)
+		encoder := json.NewEncoder(out)
+		err := encoder.Encode(header)
+		for _, o := range objects {
+			err = errors.Join(err, encoder.Encode(o))
+		}
+		return errors.Join(err, out.Flush())
+	})
 	if err != nil {
 		return fmt.Errorf("write cache: %w", err)
-	}
-	if _, err := WriteFile(c.path, out.Bytes(), 0o600); err != nil {
-		return err
 	}
 	return c.touch(at)
 }

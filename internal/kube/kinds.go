@@ -11,7 +11,9 @@ func GatewayKinds() []string {
 }
 
 // NodeKinds is what the agent of a node watches.
-func NodeKinds() []string { return []string{"Service", "ServiceCIDR", "EndpointSlice", "Node", "AddressClaim"} }
+func NodeKinds() []string {
+	return []string{"Service", "ServiceCIDR", "EndpointSlice", "Node", "AddressClaim"}
+}
 
 // AllKinds is what a Snapshot can hold.
 func AllKinds() []string {

@@ -1,6 +1,9 @@
 package kube
 
 import (
+	"slices"
+	"unique"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -138,6 +141,7 @@ func trimNode(o *corev1.Node, status bool) {
 	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions}
 }
 
+// trimSlice keeps what a Snapshot has of endpoints. There may be hundreds of thousands: those of a slice share what is alike.
 func trimSlice(o *discoveryv1.EndpointSlice) {
 	o.Annotations = nil
 	if service := o.Labels[discoveryv1.LabelServiceName]; service != "" {
@@ -145,9 +149,25 @@ func trimSlice(o *discoveryv1.EndpointSlice) {
 	} else {
 		o.Labels = nil
 	}
+	o.Endpoints = slices.Clip(slices.Clone(o.Endpoints)) // of a decoder up to half is spare
+	yes, no, nodes := true, false, map[string]*string{}
+	shared := func(b *bool) *bool {
+		if b == nil {
+			return nil
+		}
+		return map[bool]*bool{true: &yes, false: &no}[*b]
+	}
 	for i := range o.Endpoints {
 		e := &o.Endpoints[i]
-		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions, NodeName: e.NodeName, Hints: e.Hints}
+		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Hints: e.Hints, Conditions: discoveryv1.EndpointConditions{
+			Ready: shared(e.Conditions.Ready), Serving: shared(e.Conditions.Serving), Terminating: shared(e.Conditions.Terminating)}}
+		if e.NodeName != nil {
+			if nodes[*e.NodeName] == nil {
+				name := unique.Make(*e.NodeName).Value()
+				nodes[name] = &name
+			}
+			kept.NodeName = nodes[*e.NodeName]
+		}
 		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 			kept.TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: e.TargetRef.Name}
 		}

@@ -47,6 +47,9 @@ func (b *builder) frontendHop(to netip.Addr, kind road.Target) bool {
 	}
 	what := fmt.Sprintf("%s %s %d", to, port.Protocol, number)
 	kernel, want := f.Got.Kernel, f.Got.Want
+	if src, _ := b.From(); !src.Addr.IsValid() && !src.Inside {
+		kernel.Chosen, kernel.Stays = netip.AddrPort{}, netip.AddrPort{} // those of an address that stands for all outside
+	}
 	h.Text = what + " " + frontendText(kernel)
 	same := kernel.Verdict == want.Verdict && slices.Equal(kernel.Endpoints, want.Endpoints)
 	if !same {

@@ -122,7 +122,6 @@ func TestBuilder(t *testing.T) {
 	check("first", s, nil, "32000 Service shop/web: 1 IPv4, 0 IPv6 endpoints here\n")
 	s = history.Note(s, []model.Key{other}, false)
 	check("endpoints of another", s, nil, "32000 Service shop/web: 1 IPv4, 0 IPv6 endpoints here\n")
-	check("addresses", s, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, "32000 Service shop/web: 1 IPv4, 0 IPv6 endpoints here\n")
 	next := *s
 	next.Endpoints = map[model.Key]*model.ServiceEndpoints{}
 	s = history.Note(&next, []model.Key{other, key}, false)
@@ -133,4 +132,5 @@ func TestBuilder(t *testing.T) {
 	next.Services = map[model.Key]*corev1.Service{key: changed}
 	s = history.Note(&next, nil, true)
 	check("its port", s, nil, "32001 Service shop/web: 0 IPv4, 0 IPv6 endpoints here\n")
+	check("addresses", s, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, "32001 Service shop/web: 0 IPv4, 0 IPv6 endpoints here\n")
 }

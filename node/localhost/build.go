@@ -1,6 +1,7 @@
 package localhost
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -13,22 +14,52 @@ import (
 func Build(s proxy.State) State {
 	out := State{}
 	for f, b := range s.Frontends {
-		at := netip.IPv6Loopback()
-		if f.Addr.Is4() {
-			at = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		if !f.NodePort() || f.Protocol == proxy.SCTP || len(b.Inside) == 0 {
+			continue
 		}
-		_, hostPort := s.Frontends[proxy.Frontend{Addr: at, Protocol: f.Protocol, Port: f.Port}]
 		owner, service := s.Owners[f]
-		switch {
-		case !f.NodePort() || !service || f.Protocol == proxy.SCTP || hostPort || len(b.Inside) == 0:
-		case !contains(s.NodePortRanges, at):
-		case b.Sources != nil && !slices.ContainsFunc(b.Sources, func(p netip.Prefix) bool { return p.Contains(at) }):
-		default:
-			out[Listener{netip.AddrPortFrom(at, f.Port), f.Protocol}] = Backends{Endpoints: b.Inside, Keep: slices.Concat(b.Outside, b.Keep),
-				Sticky: b.Affinity > 0 || b.Choice == proxy.BySource, Reset: b.Reset, Owner: owner}
+		at := loopback(f)
+		_, hostPort := s.Frontends[proxy.Frontend{Addr: at, Protocol: f.Protocol, Port: f.Port}]
+		allowed := b.Sources == nil || slices.ContainsFunc(b.Sources, func(p netip.Prefix) bool { return p.Contains(at) })
+		if !service || hostPort || !allowed || !contains(s.NodePortRanges, at) {
+			continue
 		}
+		out[Listener{netip.AddrPortFrom(at, f.Port), f.Protocol}] = Backends{Endpoints: b.Inside, Keep: slices.Concat(b.Outside, b.Keep),
+			Sticky: b.Affinity > 0 || b.Choice == proxy.BySource, Reset: b.Reset, Owner: owner}
 	}
 	return out
+}
+
+// update returns what is served after a change, and whether it differs. base is a State with the same frontends; of its
+// endpoints it takes none.
+func update(have State, base proxy.State, c proxy.Change) (State, bool) {
+	part := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}, Owners: base.Owners, NodePortRanges: base.NodePortRanges}
+	for f, b := range c.Come.Frontends {
+		if f.NodePort() {
+			part.Frontends[f] = b
+			at := proxy.Frontend{Addr: loopback(f), Protocol: f.Protocol, Port: f.Port}
+			if b, hostPort := base.Frontends[at]; hostPort {
+				part.Frontends[at] = b
+			}
+		}
+	}
+	if len(part.Frontends) == 0 {
+		return have, false
+	}
+	out := maps.Clone(have)
+	for f := range part.Frontends {
+		delete(out, Listener{netip.AddrPortFrom(loopback(f), f.Port), f.Protocol})
+	}
+	maps.Copy(out, Build(part))
+	return out, true
+}
+
+// loopback is the loopback address of a frontend's family.
+func loopback(f proxy.Frontend) netip.Addr {
+	if f.Addr.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
 }
 
 func contains(ranges proxy.Set[netip.Prefix], a netip.Addr) bool {

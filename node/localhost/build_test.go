@@ -2,7 +2,9 @@ package localhost
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +60,39 @@ func TestBuild(t *testing.T) {
 	want := "127.0.0.1:30001 tcp 2 false, 127.0.0.1:30001 udp 1 true, 127.0.0.1:30004 tcp 2 false"
 	if strings.Join(got, ", ") != want {
 		t.Errorf("got  %s\nwant %s", strings.Join(got, ", "), want)
+	}
+}
+
+// TestUpdate: a change makes of what was served what Build makes of the whole.
+func TestUpdate(t *testing.T) {
+	eps := ports("10.244.1.2:8080", "10.244.1.3:8080", "10.244.1.4:8080")
+	s := proxy.State{Owners: map[proxy.Frontend]model.Key{}, Frontends: map[proxy.Frontend]proxy.Backends{},
+		NodePortRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("0.0.0.0/0"): {}}}
+	var all []proxy.Frontend
+	for i := range 6 {
+		f := proxy.Frontend{Addr: netip.IPv4Unspecified(), Protocol: proxy.TCP, Port: uint16(30000 + i)}
+		if i == 5 {
+			f.Addr = netip.MustParseAddr("10.96.0.1")
+		}
+		s.Frontends[f], s.Owners[f] = proxy.Backends{Inside: eps[:i%3]}, model.Key{Name: "web"}
+		all = append(all, f)
+	}
+	s.Frontends[proxy.Frontend{Addr: netip.MustParseAddr("127.0.0.1"), Protocol: proxy.TCP, Port: 30004}] = proxy.Backends{Inside: eps[:1]}
+	have := Build(s)
+	for i := range 60 {
+		f := all[i%len(all)]
+		c := proxy.Change{Come: proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{f: {Inside: eps[:i%4]}}}}
+		next, changed := update(have, s, c)
+		if changed == (f.Port == 30005) {
+			t.Errorf("a change of %s counts: %v", f, changed)
+		}
+		now := s
+		now.Frontends = maps.Clone(s.Frontends)
+		c.Apply(now)
+		if s = now; !reflect.DeepEqual(next, Build(s)) {
+			t.Fatalf("after a change of %s: %v, want %v", f, next, Build(s))
+		}
+		have = next
 	}
 }
 

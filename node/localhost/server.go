@@ -35,7 +35,8 @@ type Server struct {
 	netns int
 	wake  chan struct{}
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex  // guards what follows
+	base    proxy.State // of the last Set: its endpoints may be old
 	wanted  State
 	failed  map[Listener]failure
 	carried map[*carriage]struct{}
@@ -69,8 +70,26 @@ func New(log *slog.Logger, options ...Option) *Server {
 	return s
 }
 
-// Set says what to serve. Connections to endpoints that are gone end if their Service wants it, UDP flows always.
-func (s *Server) Set(state State) {
+// Set says what the datapath holds. Connections to endpoints that are gone end if their Service wants it, UDP flows always.
+func (s *Server) Set(state proxy.State) {
+	s.mu.Lock()
+	s.base = state
+	s.mu.Unlock()
+	s.apply(Build(state))
+}
+
+// Update says what changed since the last Set or Update.
+func (s *Server) Update(c proxy.Change) {
+	s.mu.Lock()
+	next, changed := update(s.wanted, s.base, c)
+	s.mu.Unlock()
+	if changed {
+		s.apply(next)
+	}
+}
+
+// apply makes state what is wanted.
+func (s *Server) apply(state State) {
 	s.mu.Lock()
 	s.wanted = state
 	var gone []*carriage

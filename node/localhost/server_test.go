@@ -98,7 +98,7 @@ func TestCarry(t *testing.T) {
 			abort(c)
 		}, "", syscall.ECONNRESET},
 	} {
-		s.Set(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{serve(t, c.handle)}}})
+		s.apply(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{serve(t, c.handle)}}})
 		client := dial(t, at)
 		_, _ = io.WriteString(client, strings.Repeat("hello ", 100_000))
 		_ = client.CloseWrite()
@@ -108,7 +108,7 @@ func TestCarry(t *testing.T) {
 		}
 	}
 	// Nobody is there: the client does not wait.
-	s.Set(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{free(t)}}})
+	s.apply(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{free(t)}}})
 	if _, err := dial(t, at).Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("an endpoint that refuses: %v", err)
 	}
@@ -137,7 +137,7 @@ func TestGone(t *testing.T) {
 		}
 		return err
 	}
-	s.Set(state(false, one))
+	s.apply(state(false, one))
 	a, b := dial(t, resetting), dial(t, plain)
 	for _, step := range []struct {
 		state State
@@ -148,7 +148,7 @@ func TestGone(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		s.Set(step.state)
+		s.apply(step.state)
 		if step.reset {
 			if _, err := a.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("it ends with %v", err)
@@ -164,7 +164,7 @@ func TestGone(t *testing.T) {
 func TestTooMany(t *testing.T) {
 	s := start(t)
 	at := free(t)
-	s.Set(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })}}})
+	s.apply(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })}}})
 	first := dial(t, at)
 	if _, err := io.WriteString(first, "x"); err != nil {
 		t.Fatal(err)

@@ -145,11 +145,12 @@ func BuildService(svc *corev1.Service, eps *model.ServiceEndpoints, vips []netip
 	return b.into, b.problems
 }
 
-// proxied says whether the datapath has anything to do for svc: neither for headless ones, nor for names in DNS, nor
-// for Services that name another proxy.
+// proxied says whether the datapath has anything to do for svc: neither for headless ones, also by label, nor for names in
+// DNS, nor for Services that name another proxy.
 func proxied(svc *corev1.Service) bool {
 	_, others := svc.Labels[proxyNameLabel]
-	return !others && svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
+	_, headless := svc.Labels[corev1.IsHeadlessService]
+	return !others && !headless && svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
 }
 
 // Serves says whether the datapath has anything to do for svc.
@@ -185,8 +186,10 @@ func (b *serviceBuilder) problemf(reason, format string, args ...any) {
 // packets to them.
 func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.Addr) {
 	if !proxied(b.svc) {
-		for _, addr := range model.ClusterIPs(b.svc) {
-			b.into.Others[addr] = struct{}{}
+		if _, others := b.svc.Labels[proxyNameLabel]; others {
+			for _, addr := range model.ClusterIPs(b.svc) {
+				b.into.Others[addr] = struct{}{}
+			}
 		}
 		return
 	}
@@ -265,6 +268,7 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	}
 	for _, addr := range b.clusterIPs {
 		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, internal, internal, nil)
+		b.addElsewhere(Frontend{addr, protocol, uint16(port.Port)}, all)
 		if port.NodePort != 0 {
 			var sources []netip.Prefix
 			if b.nodePortSources {
@@ -323,9 +327,19 @@ func (b *serviceBuilder) addFrontend(f Frontend, outside, inside []model.Endpoin
 	b.into.Frontends[f] = backends
 }
 
+// addElsewhere notes at a frontend without endpoints that other nodes have some: to a Local policy that is another thing than
+// a Service without any, as the API says (spec.internalTrafficPolicy).
+func (b *serviceBuilder) addElsewhere(f Frontend, all []model.Endpoint) {
+	backends := b.into.Frontends[f]
+	if b.into.Owners[f] == b.key && backends.Empty() && len(addrPorts(all, f.Addr)) > 0 {
+		backends.Elsewhere = true
+		b.into.Frontends[f] = backends
+	}
+}
+
 // addrPorts returns the addresses of eps that are of the family of like, sorted and each once.
 func addrPorts(eps []model.Endpoint, like netip.Addr) []netip.AddrPort {
-	var out []netip.AddrPort
+	out := make([]netip.AddrPort, 0, len(eps))
 	for _, e := range eps {
 		ap := netip.AddrPortFrom(e.AddrPort.Addr().Unmap(), e.AddrPort.Port())
 		if ap.IsValid() && ap.Port() != 0 && ap.Addr().Is4() == like.Is4() {
@@ -333,5 +347,8 @@ func addrPorts(eps []model.Endpoint, like netip.Addr) []netip.AddrPort {
 		}
 	}
 	slices.SortFunc(out, netip.AddrPort.Compare)
+	if len(out) == 0 {
+		return nil
+	}
 	return slices.Compact(out)
 }

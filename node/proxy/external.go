@@ -17,9 +17,8 @@ import (
 func external(s *model.Snapshot, self string, settings Settings, vips, lent map[model.Key][]netip.Addr) (map[model.Key][]netip.Addr, []model.Problem) {
 	asked := map[model.Key][]netip.Addr{}
 	var problems []model.Problem
-	for _, key := range model.SortedKeys(s.Services) {
+	for key, svc := range s.Services {
 		_ = contain.Do(func() { // addServices tells of it
-			svc := s.Services[key]
 			if len(svc.Spec.ExternalIPs) == 0 || !proxied(svc) {
 				return
 			}
@@ -35,6 +34,9 @@ func external(s *model.Snapshot, self string, settings Settings, vips, lent map[
 	}
 	if !settings.ExternalIPs {
 		return nil, externalOff(self, asked)
+	}
+	if len(asked) == 0 {
+		return nil, nil
 	}
 	taken := takenFromExternal(s, settings, asked, vips, lent)
 	for key, addrs := range asked {

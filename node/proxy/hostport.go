@@ -52,7 +52,7 @@ func (s *State) addHostPort(p HostPort, settings Settings) string {
 			return why
 		}
 		for _, f := range frontends {
-			s.Frontends[f] = Backends{Outside: []netip.AddrPort{to}, Inside: []netip.AddrPort{to}}
+			s.Frontends[f] = Backends{Outside: []netip.AddrPort{to}, Inside: []netip.AddrPort{to}, Reset: settings.ResetGone && f.Protocol == TCP}
 			s.HostPorts[f] = p.Owner
 			s.Hairpins[pod] = struct{}{}
 		}

@@ -102,6 +102,9 @@ type Backends struct {
 	Outside []netip.AddrPort
 	// Inside is for the cluster's pods and this node.
 	Inside []netip.AddrPort
+	// Elsewhere is set where both are empty, and other nodes have endpoints, which this frontend must not lead to
+	// (internalTrafficPolicy Local). All packets are then dropped.
+	Elsewhere bool
 	// Sources are the only addresses that may connect, pods included; sorted, none contains another. Nil is
 	// everybody, and empty is nobody.
 	Sources []netip.Prefix
@@ -117,8 +120,8 @@ type Backends struct {
 	Reset bool
 }
 
-// Empty says that no source gets an endpoint: the frontend is refused.
-func (b Backends) Empty() bool { return len(b.Outside) == 0 && len(b.Inside) == 0 }
+// Empty says that no source gets an endpoint, and that there is none elsewhere: the frontend is refused.
+func (b Backends) Empty() bool { return len(b.Outside) == 0 && len(b.Inside) == 0 && !b.Elsewhere }
 
 // Differ says whether sources inside get other endpoints than those outside.
 func (b Backends) Differ() bool { return !slices.Equal(b.Outside, b.Inside) }
@@ -126,7 +129,7 @@ func (b Backends) Differ() bool { return !slices.Equal(b.Outside, b.Inside) }
 // Equal says whether b and o do the same with every new connection.
 func (b Backends) Equal(o Backends) bool {
 	return slices.Equal(b.Outside, o.Outside) && slices.Equal(b.Inside, o.Inside) &&
-		slices.Equal(b.Sources, o.Sources) && (b.Sources == nil) == (o.Sources == nil) && b.Affinity == o.Affinity && b.Choice == o.Choice
+		slices.Equal(b.Sources, o.Sources) && (b.Sources == nil) == (o.Sources == nil) && b.Affinity == o.Affinity && b.Choice == o.Choice && b.Elsewhere == o.Elsewhere
 }
 
 // A Set is a set of comparable things.

@@ -47,6 +47,8 @@ func (s State) WriteText(w io.Writer) {
 		switch {
 		case b.Empty():
 			fmt.Fprintln(w, " refused")
+		case b.Elsewhere:
+			fmt.Fprintln(w, " dropped")
 		case !b.Differ():
 			fmt.Fprintf(w, " -> %s\n", join(b.Outside))
 		case len(b.Outside) == 0:

@@ -56,7 +56,7 @@ func Wanted(s proxy.State, from, to netip.Addr, protocol proxy.Protocol, port ui
 		return asked.Frontend{Verdict: readback.Dropped}
 	case !known && !isService:
 		return asked.Frontend{Verdict: readback.NotService}
-	case len(backends.Inside)+len(backends.Outside) == 0:
+	case backends.Empty():
 		return asked.Frontend{Verdict: readback.Refused}
 	case len(list) == 0, from.IsValid() && !allowed(backends.Sources, from):
 		return asked.Frontend{Verdict: readback.Dropped}

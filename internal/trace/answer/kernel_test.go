@@ -108,3 +108,25 @@ func TestRouteIsAsWanted(t *testing.T) {
 		t.Errorf("a pod of this node is wanted by %q", got)
 	}
 }
+
+// TestFromKernel takes what a hash or session affinity says from the list that decided.
+func TestFromKernel(t *testing.T) {
+	other := netip.MustParseAddrPort("10.244.1.3:8443")
+	list := []readback.FoundEndpoint{{Address: other, Masquerade: true}, {Address: endpoint}}
+	outside := &readback.FoundBackends{Choice: "by source", Chosen: endpoint, Stays: other}
+	within := &readback.FoundBackends{Choice: "by source and port", Stays: netip.MustParseAddrPort("10.244.1.9:8443")}
+	for name, c := range map[string]struct {
+		found readback.Found
+		want  asked.Frontend
+	}{
+		"outside": {readback.Found{Verdict: readback.Forwarded, Outside: outside, Within: within, Endpoints: list},
+			asked.Frontend{Verdict: readback.Forwarded, Endpoints: []netip.AddrPort{endpoint, other}, Masquerade: 1, Choice: "by source", Chosen: endpoint, Stays: other}},
+		"inside, and its endpoint is gone": {readback.Found{Verdict: readback.Forwarded, Inside: true, Outside: outside, Within: within, Endpoints: list},
+			asked.Frontend{Verdict: readback.Forwarded, Endpoints: []netip.AddrPort{endpoint, other}, Masquerade: 1, Choice: "by source and port"}},
+		"refused": {readback.Found{Verdict: readback.Refused, Why: "why", Outside: outside}, asked.Frontend{Verdict: readback.Refused, Why: "why"}},
+	} {
+		if got := FromKernel(c.found); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}

@@ -30,6 +30,7 @@ const (
 	attrFilter   = 25 // CTA_FILTER
 
 	attrFilterOriginal = 1 // CTA_FILTER_ORIG_FLAGS
+	attrFilterReply    = 2 // CTA_FILTER_REPLY_FLAGS
 
 	attrTupleIP    = 1 // CTA_TUPLE_IP
 	attrTupleProto = 2 // CTA_TUPLE_PROTO
@@ -44,8 +45,10 @@ const (
 
 	// Flags of net/netfilter/nf_internals.h: which parts of a tuple a filter looks at. Kernels before 5.8 know no
 	// filter and list all.
+	filterSrc     = 1 << 0
 	filterDst     = 1 << 1
 	filterProto   = 1 << 3
+	filterSrcPort = 1 << 4
 	filterDstPort = 1 << 5
 )
 
@@ -120,8 +123,30 @@ func (f filter) encode(ae *netlink.AttributeEncoder) {
 		})
 		return nil
 	})
+	if f.endpoint.IsValid() {
+		f.encodeEndpoint(ae)
+	}
 	ae.Nested(attrFilter, func(ae *netlink.AttributeEncoder) error {
 		ae.Bytes(attrFilterOriginal, binary.NativeEndian.AppendUint32(nil, flags))
+		if f.endpoint.IsValid() {
+			ae.Bytes(attrFilterReply, binary.NativeEndian.AppendUint32(nil, filterSrc|filterProto|filterSrcPort))
+		}
+		return nil
+	})
+}
+
+// encodeEndpoint asks for flows whose answers come from an endpoint.
+func (f filter) encodeEndpoint(ae *netlink.AttributeEncoder) {
+	ae.Nested(attrReply, func(ae *netlink.AttributeEncoder) error {
+		ae.Nested(attrTupleIP, func(ae *netlink.AttributeEncoder) error {
+			ae.Bytes(srcAttr(f.six), f.endpoint.Addr().AsSlice())
+			return nil
+		})
+		ae.Nested(attrTupleProto, func(ae *netlink.AttributeEncoder) error {
+			ae.Uint8(attrProtoNum, uint8(f.protocol))
+			ae.Uint16(attrSrcPort, f.endpoint.Port())
+			return nil
+		})
 		return nil
 	})
 }

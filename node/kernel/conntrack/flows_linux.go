@@ -105,12 +105,14 @@ func (f *Flows) Set(s proxy.State, whole bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.catchUp()
+	base := proxy.State{}
 	if f.base == nil {
 		f.now.all = true
-		f.now.add(Build(proxy.State{}, s))
 	} else {
-		f.now.add(Build(*f.base, s))
+		base = *f.base
 	}
+	changed := Build(base, s)
+	f.now.add(changed, gone(base, s, changed))
 	if f.state = &s; whole {
 		f.base = &s
 	}
@@ -127,7 +129,8 @@ func (f *Flows) Update(c proxy.Change) {
 		f.changed = map[proxy.Frontend]proxy.Backends{}
 	}
 	maps.Copy(f.changed, c.Come.Frontends)
-	f.now.add(Build(c.Gone, c.Come))
+	changed := Build(c.Gone, c.Come)
+	f.now.add(changed, gone(c.Gone, c.Come, changed))
 	if f.now.any() {
 		f.poke()
 	}
@@ -151,22 +154,25 @@ func (f *Flows) poke() {
 	}
 }
 
-func (q *question) add(frontends []proxy.Frontend) {
+func (q *question) add(frontends []proxy.Frontend, gone map[filter]struct{}) {
 	if q.some == nil {
-		q.some = map[proxy.Frontend]struct{}{}
+		q.some, q.gone = map[proxy.Frontend]struct{}{}, map[filter]struct{}{}
 	}
 	for _, f := range frontends {
 		q.some[f] = struct{}{}
 	}
+	maps.Copy(q.gone, gone)
 }
 
 func (q question) any() bool { return q.all || len(q.some) > 0 }
 
 // and is both questions.
 func (q question) and(o question) question {
-	out := question{all: q.all || o.all, some: map[proxy.Frontend]struct{}{}}
-	maps.Copy(out.some, q.some)
-	maps.Copy(out.some, o.some)
+	out := question{all: q.all || o.all, some: map[proxy.Frontend]struct{}{}, gone: map[filter]struct{}{}}
+	for _, from := range []question{q, o} {
+		maps.Copy(out.some, from.some)
+		maps.Copy(out.gone, from.gone)
+	}
 	return out
 }
 

@@ -44,7 +44,7 @@ func localhostNodePorts(t *testing.T, at addresses) {
 	defer end()
 	set := func(s proxy.State) {
 		set1(t, table, s)
-		server.Set(localhost.Build(s))
+		server.Set(s)
 	}
 	state, problems := proxy.Build(snapshot(at), "one", proxy.DefaultSettings())
 	if len(problems) > 0 {

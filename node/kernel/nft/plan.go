@@ -19,11 +19,15 @@ type change struct {
 	nfnetlink.Element
 	old, new       string
 	remove, insert bool
+	phase          ruleset.Phase // see order
 }
 
 // difference returns the changes that turn have into want. Of what have holds, only what keys names goes.
 func difference(keys, have, want nfnetlink.Contents) []change {
 	var out []change
+	if len(have) == 0 {
+		out = make([]change, 0, len(want))
+	}
 	for e := range keys {
 		_, stays := want[e]
 		if old, there := have[e]; there && !stays {
@@ -41,18 +45,21 @@ func difference(keys, have, want nfnetlink.Contents) []change {
 
 // order sorts changes by phase, set and key.
 func order(changes []change, byName map[string]ruleset.Set) {
-	phase := func(c change) ruleset.Phase {
-		p := byName[c.Set].Phase
-		if byName[c.Set].Interval {
-			return p // the kernel takes no range that overlaps one which is still there
+	for i := range changes {
+		c, s := &changes[i], byName[changes[i].Set]
+		c.phase = s.Phase
+		if !s.Interval && s.Phase != ruleset.PhaseFrontends && !c.insert { // the kernel takes no range that overlaps one which is still there
+			c.phase = ruleset.PhaseRemoved
 		}
-		if p != ruleset.PhaseFrontends && !c.insert {
-			return ruleset.PhaseRemoved
-		}
-		return p
 	}
 	slices.SortFunc(changes, func(a, b change) int {
-		return cmp.Or(cmp.Compare(phase(a), phase(b)), strings.Compare(a.Set, b.Set), strings.Compare(a.Key, b.Key))
+		if a.phase != b.phase {
+			return cmp.Compare(a.phase, b.phase)
+		}
+		if a.Set != b.Set {
+			return strings.Compare(a.Set, b.Set)
+		}
+		return strings.Compare(a.Key, b.Key)
 	})
 }
 

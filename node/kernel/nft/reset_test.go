@@ -12,7 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/kernel/conntrack"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -97,7 +101,7 @@ func (s stream) ends() {
 	_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
 	start := time.Now()
 	if n, err := s.Read(make([]byte, 100)); !errors.Is(err, syscall.ECONNRESET) {
-		s.Errorf("%s waits for %s (%s): %d bytes, %v; want a reset", s.name, s.RemoteAddr(), s.server, n, err)
+		s.Fatalf("%s waits for %s (%s): %d bytes, %v; want a reset", s.name, s.RemoteAddr(), s.server, n, err)
 	}
 	s.Logf("%s to %s (%s): reset after %v", s.name, s.RemoteAddr(), s.server, time.Since(start))
 }
@@ -276,4 +280,30 @@ func TestResetWhenItSends(t *testing.T) {
 			s.ends()
 		})
 	}
+}
+
+// TestEndTooMany: the kernel remembers so many connections to reset and no more, and the table is none the worse.
+func TestEndTooMany(t *testing.T) {
+	testenv.NetNS(t)
+	table := testTable(t)
+	set1(t, table, services(3))
+	tuple := func(i int) conntrack.Tuple {
+		return conntrack.Tuple{Src: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 5000),
+			Dst: netip.MustParseAddrPort("10.96.0.1:80")}
+	}
+	var many []conntrack.Tuple
+	for i := range ruleset.MaxEnded {
+		many = append(many, tuple(i))
+	}
+	if err := table.End(many); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.End([]conntrack.Tuple{tuple(1)}); err != nil {
+		t.Errorf("one that is there: %v", err)
+	}
+	if err := table.End([]conntrack.Tuple{tuple(ruleset.MaxEnded)}); !errors.Is(err, unix.ENFILE) {
+		t.Errorf("one too many: %v", err)
+	}
+	set1(t, table, services(4))
+	check(t, services(4))
 }

@@ -286,6 +286,53 @@ func TestOverlappingRanges(t *testing.T) {
 	}
 }
 
+// TestInternalLocal drops what a Service must not send to other nodes, refuses it when they have no endpoints either, and
+// serves it where there is one.
+func TestInternalLocal(t *testing.T) {
+	eachFamily(t, func(t *testing.T, at addresses, n topology) {
+		table, s, local := testTable(t, InNetNS(int(n.node.ns))), snapshot(at), corev1.ServiceInternalTrafficPolicyLocal
+		of(s, localAway).Spec.InternalTrafficPolicy = &local
+		ip := fmt.Sprintf(at.service, localAway)
+		key := model.Key{Namespace: "default", Name: fmt.Sprint("service-", localAway)}
+		set := func() {
+			t.Helper()
+			state, _ := proxy.Build(s, "one", proxy.DefaultSettings())
+			set1(t, table, state)
+			checkFrontendsAt(t, n.node, state)
+		}
+		set()
+		for from, h := range map[string]host{at.b: n.b, at.client: n.client, at.node: n.node} {
+			n.node.counts(ruleset.NoLocalEndpoint, func() { h.dropped(ip, 80) })
+			if f := n.node.find(from, ip, 80); f.Verdict != readback.Dropped || f.Reason != ruleset.NoLocalEndpoint {
+				t.Errorf("read back from %s: %+v", from, f)
+			}
+		}
+		n.b.answers("tcp", fmt.Sprintf(at.vip, localAway), 80, map[string]string{"remote": at.b}) // the other policy
+		eps := s.Endpoints[key].Ports[0].Endpoints
+		here := model.Endpoint{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(at.a), 8080), Node: "one", Ready: true}
+		s.Endpoints[key] = &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "http", Protocol: corev1.ProtocolTCP, Endpoints: []model.Endpoint{here, eps[0]}}}}
+		set()
+		n.b.answers("tcp", ip, 80, map[string]string{"a": at.b})
+		delete(s.Endpoints, key)
+		set()
+		n.b.refused("tcp", ip, 80)
+	})
+}
+
+// checkFrontendsAt is checkFrontends in a host.
+func checkFrontendsAt(t *testing.T, h host, want proxy.State) {
+	t.Helper()
+	h.do(func() {
+		got, err := readback.Frontends()
+		h.must(err)
+		for f, b := range want.Frontends {
+			if !got[f].Equal(b) {
+				t.Errorf("%s: %+v was read, %+v asked for", f, got[f], b)
+			}
+		}
+	})
+}
+
 // TestHints sends to endpoints of the node's own zone.
 func TestHints(t *testing.T) {
 	eachFamily(t, func(t *testing.T, at addresses, n topology) {

@@ -143,8 +143,8 @@ func (t *Table) write(ctx context.Context, isolate bool) error {
 		t.contents, t.picks = there.contents, there.picks
 		return t.apply(ctx, nil, difference(t.contents, t.contents, ruleset.Encode(*t.wanted, t.contents)), maxChanges, isolate)
 	}
-	t.contents, t.picks = nfnetlink.Contents{}, map[string]bool{}
 	changes := difference(nil, nil, ruleset.Encode(*t.wanted, nil))
+	t.contents, t.picks = make(nfnetlink.Contents, len(changes)), map[string]bool{}
 	prefix, chunk := ruleset.Skeleton(t.flags()), maxChanges
 	if there.Exists {
 		// An old table serves until the new one is whole: so all in one batch.

@@ -198,6 +198,18 @@ func randomState(r *rand.Rand) proxy.State {
 			if r.IntN(2) == 0 {
 				s.Addresses[addr] = struct{}{}
 			}
+			for set, ranges := range map[*proxy.Set[netip.Addr]]*proxy.Set[netip.Prefix]{&s.Externals: &s.ServiceRanges, &s.Others: &s.NodePortRanges} {
+				if *set == nil {
+					*set, *ranges = proxy.Set[netip.Addr]{}, proxy.Set[netip.Prefix]{}
+				}
+				if r.IntN(2) == 0 {
+					(*set)[addr] = struct{}{}
+					p, _ := addr.Prefix(addr.BitLen() - 7*r.IntN(2)) // both have the address of 1
+					if covered := slices.ContainsFunc(slices.Collect(maps.Keys(*ranges)), p.Overlaps); !covered {
+						(*ranges)[p] = struct{}{}
+					}
+				}
+			}
 			if r.IntN(2) == 0 {
 				s.Pings[addr] = netip.MustParseAddr(family.node)
 			}
@@ -211,7 +223,10 @@ func randomState(r *rand.Rand) proxy.State {
 				if r.IntN(3) == 0 {
 					b.Choice = proxy.Choice(r.IntN(3))
 				}
-				if f.Addr == addr && r.IntN(2) == 0 {
+				if len(b.Outside)+len(b.Inside) == 0 {
+					b.Elsewhere = r.IntN(2) == 0
+				}
+				if r.IntN(2) == 0 {
 					b.Sources = []netip.Prefix{}
 					for j := range r.IntN(3) {
 						p, _ := netip.AddrFrom4([4]byte{192, 0, byte(j), 0}).Prefix(24)
@@ -243,7 +258,7 @@ func checkFrontends(t *testing.T, want proxy.State) {
 	}
 	for f, b := range want.Frontends {
 		b.Outside, b.Inside = slices.SortedFunc(slices.Values(b.Outside), netip.AddrPort.Compare), slices.SortedFunc(slices.Values(b.Inside), netip.AddrPort.Compare)
-		if b.Empty() {
+		if len(b.Outside)+len(b.Inside) == 0 {
 			b.Affinity = 0 // no chain says it
 		}
 		if len(b.Outside) < 2 && len(b.Inside) < 2 {

@@ -35,6 +35,7 @@ func Decode(all nfnetlink.Contents) map[proxy.Frontend]proxy.Backends {
 				if !p.Inside {
 					b.Outside = b.Inside
 				}
+				b.Elsewhere = chain == NoLocalEndpoint && !p.Inside
 				out[at] = b
 			}
 		}

@@ -3,6 +3,7 @@
 // The table is a skeleton of rules that never changes, and maps whose elements say everything about Services:
 //
 //	packet ── raw-prerouting: drop what a pod sends from an address that is not its own
+//	packet ── ended: reset what belongs to a connection in ended4, whose endpoint is gone
 //	packet ── source-ranges: drop what spec.loadBalancerSourceRanges does not let in
 //	packet ── nat-prerouting ──┬─ from a pod ──> inside ──┐ inside-frontends4   address . protocol . port : goto pick
 //	                           │                          │ inside-nodeports4             protocol . port : goto pick
@@ -14,8 +15,10 @@
 //	                   pick4-3:  dnat to  address . protocol . port . random mod 3  map @endpoints4
 //
 //	                   pick4-3-10800: the same, and remembers source . frontend in @affinity4 for 10800 seconds
+//	                   pick4-source-251: the same, with a hash of the source in the place of random mod 3
 //
-//	after that ── filter-prerouting, filter-output ──> unserved: refuse what is still addressed to a Service
+//	after that ── filter-prerouting, filter-output ──> unserved: refuse what is still addressed to a Service,
+//	                                                     drop what is addressed to none and in service-ranges4
 //	at the end ── nat-postrouting: masquerade what would not find its way back
 //
 // Each map is there for IPv4 (4) and IPv6 (6). The inside maps hold only what differs for pods and the node itself
@@ -24,6 +27,12 @@
 // An endpoint is found by the frontend and its index. So a change of a Service changes the elements of its own
 // frontends and nothing else; a chain pick4-N is made with the first frontend that has N endpoints, and stays. A
 // removed endpoint's index is taken by the last one.
+//
+// Elements say too what is in ranges: pods, Services, where NodePorts are. A NodePort needs a destination in nodeport-ranges4
+// that is this node's.
+//
+// Where a hash chooses, the indexes are slots (proxy.Slots), many for each endpoint: nodes that know the same endpoints
+// hold the same slots, hash by the same seed, and so choose the same.
 //
 // What is refused or dropped is counted by reason (Reasons): the counters are objects of the table, so that changes of
 // Services keep them.

@@ -49,7 +49,7 @@ func endpointValue(e netip.AddrPort) string {
 // Encode returns the elements that s asks for. An endpoint that have already holds stays at its index, so that a
 // change of one writes one.
 func Encode(s proxy.State, have nfnetlink.Contents) nfnetlink.Contents {
-	want := nfnetlink.Contents{}
+	want := make(nfnetlink.Contents, 4*len(s.Frontends)+len(s.Addresses)) // most have a few endpoints: a map that grows costs as much again
 	for f, b := range s.Frontends {
 		for _, p := range Picks() {
 			if p.NodePort != f.NodePort() || p.Inside && !b.Differ() {
