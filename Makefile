@@ -28,14 +28,14 @@ test-fast: ## Run the tests that need neither root nor Envoy
 	cd scripts/images && $(GO) test -short ./...
 
 test-root: setup envoy build ## Run all tests, none skipped; needs root
-	@./scripts/kubernetes.sh build helm
+	@./scripts/kubernetes.sh build helm helm3
 	LAB=strict $(GO) test -p 1 -timeout 9m ./...
 
 test-images: setup-cluster ## Build the images twice and compare them; run what is in them; needs root
 	cd scripts/images && LAB=strict $(GO) test -timeout 15m ./...
 
 test-api: setup envoy build apiserver ## Run the tests against a real Kubernetes API server; needs root
-	@./scripts/kubernetes.sh build helm
+	@./scripts/kubernetes.sh build helm helm3
 	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m ./internal/kube/... ./cmd/hythe ./charts
 	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m -run 'API' -v ./internal/lab ./internal/lab/apiserver
 
@@ -45,9 +45,9 @@ apiserver: ## Build etcd and kube-apiserver, unless they are there: some minutes
 # The cluster's nodes are of this machine's architecture.
 cluster test-cluster test-faults: IMAGES_ARCH := $(shell $(GO) env GOARCH)
 
-cluster: setup-cluster kubernetes $(if $(filter peer,$(FLAVOUR)),,$(if $(filter 1,$(BARE)),,images)) ## Start a real Kubernetes with Hythe on this machine (NODES=3; FLAVOUR=hythe, peer or guest; BARE=1 without Hythe)
+cluster: setup-cluster kubernetes $(if $(filter peer,$(FLAVOUR)),,$(if $(filter 1,$(BARE)),,images)) ## Start a real Kubernetes with Hythe on this machine (NODES=3; FLAVOUR=hythe, peer or guest; APISERVERS=2; BARE=1 without Hythe)
 	@$(GO) build -o $(BIN)/rig ./conformance/rig
-	@$(BIN)/rig up --dir $(CLUSTER_DIR) --nodes $(or $(NODES),3) --flavour $(or $(FLAVOUR),hythe) $(if $(filter 1,$(BARE)),--bare)
+	@$(BIN)/rig up --dir $(CLUSTER_DIR) --nodes $(or $(NODES),3) --flavour $(or $(FLAVOUR),hythe) --apiservers $(or $(APISERVERS),1) $(if $(filter 1,$(BARE)),--bare)
 
 cluster-down: ## Stop that cluster and remove everything of it
 	@$(GO) build -o $(BIN)/rig ./conformance/rig
@@ -62,10 +62,11 @@ conformance: ## Run Kubernetes' own tests against that cluster; goes on where it
 	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
 
 test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on that cluster, and that nothing is left of it; takes the place of one that runs
-	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 15m -v -skip '^TestFaults$$' ./conformance/rig/...
+	@./scripts/kubernetes.sh build e2e.test
+	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 25m -v -skip '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig/...
 
-test-faults: setup-cluster kubernetes images ## Break things on that cluster under traffic, some 20 minutes (HYTHE_API_AWAY=60s, HYTHE_MANY=2000)
-	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 40m -v -run '^TestFaults$$' ./conformance/rig
+test-faults: setup-cluster kubernetes images ## Break things on that cluster under traffic, some 25 minutes (HYTHE_API_AWAY=60s, HYTHE_MANY=2000)
+	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 60m -v -run '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig
 
 services: setup apiserver ## Send the packets of the suite about Services through Hythe and through kube-proxy; writes conformance/results/services.md
 	@./scripts/kubernetes.sh build kube-proxy

@@ -3,6 +3,8 @@ package charts_test
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/tools/txtar"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -22,30 +25,33 @@ import (
 	"hythe.dev/hythe/internal/testenv"
 )
 
+// What scripts/kubernetes.sh builds: Helm 4, which the chart is made with, and Helm 3, which many have.
+const helm4, helm3 = "helm", "helm3"
+
 // helm finds the binary that scripts/kubernetes.sh builds, or one in PATH.
-func helm(t *testing.T) string {
+func helm(t *testing.T, name string) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err == nil {
-		path := filepath.Join(cache, "hythe", "bin", "helm")
+		path := filepath.Join(cache, "hythe", "bin", name)
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
 	}
-	path, err := exec.LookPath("helm")
+	path, err := exec.LookPath(name)
 	if err != nil {
 		if testenv.Strict() {
-			t.Fatal("needs helm: run scripts/kubernetes.sh build helm")
+			t.Fatalf("needs %[1]s: run scripts/kubernetes.sh build %[1]s", name)
 		}
-		t.Skip("needs helm: run scripts/kubernetes.sh build helm")
+		t.Skipf("needs %[1]s: run scripts/kubernetes.sh build %[1]s", name)
 	}
 	return path
 }
 
-// run is helm in a home of the test's own.
-func run(t *testing.T, args ...string) (stdout, stderr string, err error) {
+// runHelm runs a Helm in a home of the test's own.
+func runHelm(t *testing.T, name string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	cmd := exec.Command(helm(t), args...)
+	cmd := exec.Command(helm(t, name), args...)
 	home := t.TempDir()
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CACHE_HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_DATA_HOME="+home)
 	var out, diagnosis bytes.Buffer
@@ -54,15 +60,52 @@ func run(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	return out.String(), diagnosis.String(), err
 }
 
+// chartDir is the chart, or a copy that lacks what conformance/guards takes out: Helm knows nothing of go build -overlay.
+func chartDir(t *testing.T) string {
+	t.Helper()
+	_, overlay, ok := strings.Cut(os.Getenv("GOFLAGS"), "-overlay=")
+	if !ok {
+		return "hythe"
+	}
+	var files struct{ Replace map[string]string }
+	data, err := os.ReadFile(strings.Fields(overlay)[0])
+	if err == nil {
+		err = json.Unmarshal(data, &files)
+	}
+	dir := filepath.Join(t.TempDir(), "hythe")
+	here, err2 := os.Getwd()
+	if err := errors.Join(err, err2, os.CopyFS(dir, os.DirFS("hythe"))); err != nil {
+		t.Fatal(err)
+	}
+	for old, replacement := range files.Replace {
+		name, err := filepath.Rel(filepath.Join(here, "hythe"), old)
+		if err != nil || !filepath.IsLocal(name) {
+			continue
+		}
+		if data, err = os.ReadFile(replacement); err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // template renders the chart with values; extra are further arguments.
 func template(t *testing.T, values string, extra ...string) (string, error) {
+	t.Helper()
+	return templateBy(t, helm4, values, extra...)
+}
+
+func templateBy(t *testing.T, name, values string, extra ...string) (string, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
 	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"template", "hythe", "hythe", "--namespace", "hythe-system", "--values", file}, extra...)
-	out, diagnosis, err := run(t, args...)
+	args := append([]string{"template", "hythe", chartDir(t), "--namespace", "hythe-system", "--values", file}, extra...)
+	out, diagnosis, err := runHelm(t, name, args...)
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, diagnosis)
 	}
@@ -84,6 +127,49 @@ func TestTemplate(t *testing.T) {
 		}
 		a.Want(t, "summary", summary(t, out))
 	})
+}
+
+// TestHelm3 wants the same objects of both Helms, and the same refusals.
+func TestHelm3(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "values.yaml" })
+		var of [2]string
+		for k, name := range []string{helm4, helm3} {
+			out, err := templateBy(t, name, string(archive.Files[i].Data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var list []string
+			for _, o := range objects(t, out) {
+				data, err := yaml.Marshal(o.Object)
+				if err != nil {
+					t.Fatal(err)
+				}
+				list = append(list, string(data))
+			}
+			slices.Sort(list)
+			of[k] = strings.Join(list, "---\n")
+		}
+		if of[0] != of[1] {
+			t.Errorf("%s: %d bytes of Helm 4, and others of Helm 3 (%d):\n%s", file, len(of[0]), len(of[1]), of[1])
+		}
+	}
+	for values, want := range map[string]string{
+		"loadbalancer: {enabled: true}": "additional properties 'loadbalancer' not allowed",
+		"overlay: {mtu: 500}":           "overlay.mtu: 500 is less than 576 bytes",
+	} {
+		if _, err := templateBy(t, helm3, values); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", values, err, want)
+		}
+	}
 }
 
 func objects(t *testing.T, manifests string) []unstructured.Unstructured {
@@ -158,8 +244,10 @@ func writePod(b *strings.Builder, pod corev1.PodSpec) {
 }
 
 func TestLint(t *testing.T) {
-	if out, diagnosis, err := run(t, "lint", "--strict", "hythe"); err != nil {
-		t.Errorf("%v\n%s%s", err, out, diagnosis)
+	for _, name := range []string{helm4, helm3} {
+		if out, diagnosis, err := runHelm(t, name, "lint", "--strict", "hythe"); err != nil {
+			t.Errorf("%s: %v\n%s%s", name, err, out, diagnosis)
+		}
 	}
 }
 
@@ -182,6 +270,7 @@ func TestRefused(t *testing.T) {
 		"small MTU":          {"overlay: {mtu: 500}", "overlay.mtu: 500 is less than 576 bytes"},
 		"no controller":      {"controller: {enabled: false}", "loadBalancer.enabled needs controller.enabled"},
 		"NodePort address":   {"serviceProxy: {nodePortAddresses: [192.0.2.1]}", "at '/serviceProxy/nodePortAddresses/0': '192.0.2.1' does not match"},
+		"digest":             {"image: {digest: abc}", "at '/image/digest': 'abc' does not match pattern"},
 		"no Envoy tag":       {"envoyImage: {tag: ''}", "at '/envoyImage/tag': minLength: got 0, want 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -237,6 +326,63 @@ func TestEnvoyStays(t *testing.T) {
 	}
 	if of("envoyImage: {tag: other}") == first {
 		t.Error("Envoy's pods are not replaced by another Envoy")
+	}
+}
+
+// TestKeysAreTheGateways: the gateway's cache holds the private keys of the cluster, and Envoy is what the internet talks to.
+func TestKeysAreTheGateways(t *testing.T) {
+	out, err := template(t, "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := ""
+	mounts := map[string][]string{}
+	for _, o := range objects(t, out) {
+		if o.GetKind() != "DaemonSet" || o.GetName() != "hythe-gateway" && o.GetName() != "hythe-envoy" {
+			continue
+		}
+		pod := podTemplate(t, o).Spec
+		for _, v := range pod.Volumes {
+			if v.HostPath != nil {
+				mounts[o.GetName()] = append(mounts[o.GetName()], v.HostPath.Path)
+			}
+		}
+		for _, arg := range pod.Containers[0].Args {
+			if path, ok := strings.CutPrefix(arg, "--cache="); ok {
+				cache = path
+			}
+		}
+	}
+	within := func(path string) bool { return cache == path || strings.HasPrefix(cache, path+"/") }
+	if !strings.HasPrefix(cache, "/run/hythe/") || !slices.ContainsFunc(mounts["hythe-gateway"], within) {
+		t.Errorf("the cache %q is not in memory, or not in a folder of the gateway's pod: %q", cache, mounts["hythe-gateway"])
+	}
+	if len(mounts["hythe-envoy"]) == 0 || slices.ContainsFunc(mounts["hythe-envoy"], within) {
+		t.Errorf("Envoy's pod has %q, and the cache is %s", mounts["hythe-envoy"], cache)
+	}
+}
+
+// TestDigest: a digest wins over a tag, in each container.
+func TestDigest(t *testing.T) {
+	ours, envoys := "sha256:"+strings.Repeat("a", 64), "sha256:"+strings.Repeat("b", 64)
+	out, err := template(t, "{image: {tag: other, digest: '"+ours+"'}, envoyImage: {digest: '"+envoys+"'}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects(t, out) {
+		template := podTemplate(t, o)
+		if template == nil {
+			continue
+		}
+		want := "hythe.dev/hythe@" + ours
+		if o.GetName() == "hythe-envoy" {
+			want = "hythe.dev/hythe-envoy@" + envoys
+		}
+		for _, c := range slices.Concat(template.Spec.InitContainers, template.Spec.Containers) {
+			if c.Image != want {
+				t.Errorf("%s %s: image %s, want %s", o.GetName(), c.Name, c.Image, want)
+			}
+		}
 	}
 }
 

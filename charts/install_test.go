@@ -16,13 +16,19 @@ import (
 // TestInstall takes the chart through its life on a real API server, which has no nodes: hooks, which are pods, are left
 // out.
 func TestInstall(t *testing.T) {
+	for _, name := range []string{helm3, helm4} {
+		t.Run(name, func(t *testing.T) { life(t, name) })
+	}
+}
+
+func life(t *testing.T, name string) {
 	s := kubetest.Start(t)
 	kubeconfig := s.Kubeconfig("admin", "system:masters")
 	helm := func(args ...string) string {
 		t.Helper()
-		out, diagnosis, err := run(t, append(args, "--kubeconfig", kubeconfig, "--namespace", "hythe-system")...)
+		out, diagnosis, err := runHelm(t, name, append(args, "--kubeconfig", kubeconfig, "--namespace", "hythe-system")...)
 		if err != nil {
-			t.Fatalf("helm %s: %v\n%s%s", strings.Join(args, " "), err, out, diagnosis)
+			t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, diagnosis)
 		}
 		return out
 	}
@@ -44,6 +50,12 @@ func TestInstall(t *testing.T) {
 		return o.GetGeneration()
 	}
 	pool := []string{"--set", "apiServers={192.0.2.11:6443}", "--set", "addressPools[0].name=edge,addressPools[0].addresses[0]=203.0.113.1"}
+	if _, diagnosis, err := runHelm(t, name, "install", "hythe", "hythe", "--kubeconfig", kubeconfig, "--namespace", "hythe-system", "--create-namespace",
+		"--dry-run=server", "--set", "loadbalancer.enabled=true"); err == nil || !strings.Contains(diagnosis, "'loadbalancer' not allowed") {
+		t.Errorf("an unknown key: %v: %s", err, diagnosis)
+	}
+	// A server takes no object of a kind whose definition is only to be made: the pool comes later.
+	helm("install", "hythe", "hythe", "--dry-run=server", "--set", "apiServers={192.0.2.11:6443}")
 	notes := helm(append([]string{"install", "hythe", "hythe", "--create-namespace", "--no-hooks"}, pool...)...)
 	if !strings.Contains(notes, "gateway, load balancer, overlay, Service proxy") || strings.Contains(notes, "WARNING") {
 		t.Errorf("NOTES:\n%s", notes)
@@ -59,7 +71,7 @@ func TestInstall(t *testing.T) {
 	if generation("hythe-gateway") != 2 || generation("hythe-envoy") != 1 {
 		t.Errorf("an upgrade is generation %d of the gateway, %d of Envoy; want 2 and 1", generation("hythe-gateway"), generation("hythe-envoy"))
 	}
-	_, diagnosis, err := run(t, append([]string{"upgrade", "hythe", "hythe", "--no-hooks", "--set", "loadBalancer.enabled=false",
+	_, diagnosis, err := runHelm(t, name, append([]string{"upgrade", "hythe", "hythe", "--no-hooks", "--set", "loadBalancer.enabled=false",
 		"--kubeconfig", kubeconfig, "--namespace", "hythe-system"}, pool...)...)
 	if err == nil || !strings.Contains(diagnosis, "delete service hythe-gateway") {
 		t.Errorf("another class for the gateway's Service: error %v, helm says %s, want the remedy", err, diagnosis)
@@ -67,6 +79,15 @@ func TestInstall(t *testing.T) {
 	helm("rollback", "hythe", "1", "--no-hooks")
 	if key() != first || generation("hythe-gateway") != 3 || generation("hythe-envoy") != 1 {
 		t.Error("a rollback changes the heartbeat's key, or Envoy, or not the gateway")
+	}
+	if name == helm3 { // somebody changes to Helm 4
+		if _, diagnosis, err := runHelm(t, helm4, append([]string{"upgrade", "hythe", "hythe", "--no-hooks", "--set", "image.tag=third",
+			"--kubeconfig", kubeconfig, "--namespace", "hythe-system"}, pool...)...); err != nil {
+			t.Errorf("an upgrade by Helm 4: %v: %s", err, diagnosis)
+		}
+		if key() != first || generation("hythe-gateway") != 4 || generation("hythe-envoy") != 1 {
+			t.Error("an upgrade by Helm 4 changes the heartbeat's key, or Envoy, or not the gateway")
+		}
 	}
 	t.Run("definitions", func(t *testing.T) { definitions(t, s) })
 	helm("uninstall", "hythe", "--no-hooks")

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds what tests and the real cluster need of Kubernetes and its neighbours from source, unless this version is there
-# already. The versions stand in the modules conformance/kubernetes, conformance/coredns and conformance/helm. From an
-# empty build cache all of it takes some ten minutes on two cores, and 4 GB.
+# already. The versions stand in the modules conformance/kubernetes, conformance/coredns, conformance/helm and
+# conformance/helm3. From an empty build cache all of it takes some ten minutes on two cores, and 4 GB.
 #
 #   kubernetes.sh build NAME...   build what is missing of: etcd kube-apiserver kube-controller-manager kube-scheduler
-#                                 kubelet kube-proxy kubectl agnhost e2e.test pause coredns helm
+#                                 kubelet kube-proxy kubectl agnhost e2e.test pause coredns helm helm3
 #   kubernetes.sh path            print the folder of the binaries
 set -euo pipefail
 
@@ -25,8 +25,13 @@ progress() {
 # compile NAME VERSION PACKAGE OUT makes the binary OUT.
 compile() {
 	local name=$1 version=$2 package=$3 out=$4
+	local flags="-s -w -X k8s.io/component-base/version.gitVersion=$version"
 	local -a command=("$go" build)
 	case $name in
+	helm3) # its releases say so too; without, it takes every cluster that it does not ask for one of version 1.20
+		flags+=" -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36"
+		flags+=" -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=36"
+		;;
 	pause)
 		gcc -Os -static -Wall "-DVERSION=$version" -o "$out" "$("$go" list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
 		strip "$out"
@@ -34,7 +39,7 @@ compile() {
 		;;
 	e2e.test) command=("$go" test -c) ;;
 	esac
-	CGO_ENABLED=0 nice -n 10 "${command[@]}" -v -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" \
+	CGO_ENABLED=0 nice -n 10 "${command[@]}" -v -trimpath -ldflags "$flags" \
 		-o "$out" "$package" 2>&1 | progress >&2
 }
 
@@ -76,6 +81,7 @@ build)
 		pause) build pause kubernetes k8s.io/kubernetes - ;;
 		coredns) build coredns coredns github.com/coredns/coredns . ;;
 		helm) build helm helm helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm ;;
+		helm3) build helm3 helm3 helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm ;;
 		*)
 			echo "kubernetes.sh: cannot build $name: it is not in the list" >&2
 			exit 2

@@ -132,6 +132,8 @@ type Report struct {
 	Ready bool `json:"ready"`
 	// Network says that Hythe is the network of this node's pods, and that it is in place; only from nodes.
 	Network bool `json:"network,omitempty"`
+	// BootID is status.nodeInfo.bootID of the Node as the agent saw it when Network was so; only from nodes.
+	BootID string `json:"bootID,omitempty"`
 	// Ingresses lists, as namespace/name, what Envoy acknowledged; only from gateways.
 	Ingresses []string `json:"ingresses,omitempty"`
 	// Addresses lists the VIPs that this node owns; only from nodes.

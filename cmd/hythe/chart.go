@@ -30,20 +30,31 @@ func newChartCommand() *cobra.Command {
 
 func newOwnCommand() *cobra.Command {
 	var uid int
+	var private []string
 	cmd := &cobra.Command{
-		Use:     "own DIR",
-		Short:   "Make a folder that one user alone may open",
-		Example: "  hythe chart own /run/hythe/gateway --uid 65532",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return own(args[0], uid) },
+		Use:     "own DIR...",
+		Short:   "Make folders that one user and its group alone may open",
+		Example: "  hythe chart own /run/hythe/gateway --private /run/hythe/gateway-cache --uid 65532",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			var errs []error
+			for _, dir := range args {
+				errs = append(errs, own(dir, uid, 0o750))
+			}
+			for _, dir := range private {
+				errs = append(errs, own(dir, uid, 0o700))
+			}
+			return errors.Join(errs...)
+		},
 	}
-	cmd.Flags().IntVar(&uid, "uid", 65532, "user and group that own it")
+	cmd.Flags().IntVar(&uid, "uid", 65532, "user and group that own them")
+	cmd.Flags().StringArrayVar(&private, "private", nil, "a folder that the group may not open either; may be repeated")
 	return cmd
 }
 
 // own needs no capability but CHOWN: the mode is set before the folder is given away.
-func own(dir string, uid int) error {
-	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+func own(dir string, uid int, mode fs.FileMode) error {
+	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make folder: %w", err)
 	}
 	info, err := os.Stat(dir)
@@ -51,13 +62,13 @@ func own(dir string, uid int) error {
 		return fmt.Errorf("look at folder: %w", err)
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	if ok && int(stat.Uid) == uid && info.Mode().Perm() == 0o750 {
+	if ok && int(stat.Uid) == uid && info.Mode().Perm() == mode {
 		return nil
 	}
 	// Another owner's folder is taken back first, as its mode is not ours to set.
 	for _, step := range []func() error{
 		func() error { return os.Chown(dir, os.Geteuid(), os.Getegid()) },
-		func() error { return os.Chmod(dir, 0o750) },
+		func() error { return os.Chmod(dir, mode) },
 		func() error { return os.Chown(dir, uid, uid) },
 	} {
 		if err := step(); err != nil {
@@ -155,22 +166,23 @@ func newStopCommand() *cobra.Command {
 
 func newGoneCommand() *cobra.Command {
 	var s chartStep
-	selector := ""
+	selector, lease := "", ""
 	cmd := &cobra.Command{
 		Use:   "gone",
-		Short: "Wait until no pod of Hythe runs any more, and delete their Reports",
+		Short: "Wait until no pod of Hythe runs any more, and delete their Reports and their Lease",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.run(cmd.Context(), func(ctx context.Context, c *install.Cluster) error {
 				if err := c.Gone(ctx, s.namespace, selector); err != nil {
 					return err
 				}
-				return c.DeleteReports(ctx)
+				return errors.Join(c.DeleteReports(ctx), c.DeleteLease(ctx, s.namespace, lease))
 			})
 		},
 	}
 	s.addFlags(cmd)
 	cmd.Flags().StringVar(&selector, "selector", "", "labels of the pods")
+	cmd.Flags().StringVar(&lease, "lease", "hythe-controller", "the controllers' Lease")
 	_ = cmd.MarkFlagRequired("selector")
 	return cmd
 }

@@ -112,7 +112,8 @@ func (c *cleanup) removeFiles(out io.Writer) error {
 	return errors.Join(errs...)
 }
 
-// removeFolder leaves a folder empty that is a mount, as in a container, and cannot be removed there.
+// removeFolder leaves a folder empty that is a mount, as in a container whose root may be read-only, and cannot be removed
+// there.
 func removeFolder(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -122,7 +123,7 @@ func removeFolder(path string) error {
 	for _, e := range entries {
 		errs = append(errs, os.RemoveAll(filepath.Join(path, e.Name())))
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EROFS) {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

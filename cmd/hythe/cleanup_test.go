@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -119,20 +120,50 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// TestOwn gives folders to Envoy's user, what the gateway keeps for itself to nobody else, and takes back what others have.
+func TestOwn(t *testing.T) {
+	testenv.Root(t)
+	shared, private := filepath.Join(t.TempDir(), "shared"), filepath.Join(t.TempDir(), "private")
+	if err := errors.Join(os.Mkdir(private, 0o777), os.Chown(private, 1, 1), os.Chmod(private, 0o777)); err != nil { //nolint:gosec // as others left it
+		t.Fatal(err)
+	}
+	for range 2 { // each start of a pod does it
+		cmd := newCommand()
+		cmd.SetArgs([]string{"chart", "own", shared, "--private", private, "--uid=65532"})
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]fs.FileMode{shared: 0o750, private: 0o700} {
+			var stat unix.Stat_t
+			if err := unix.Stat(path, &stat); err != nil {
+				t.Fatal(err)
+			}
+			if got := fs.FileMode(stat.Mode & 0o7777); got != want || stat.Uid != 65532 || stat.Gid != 65532 {
+				t.Errorf("%s: mode %o of %d:%d", filepath.Base(path), got, stat.Uid, stat.Gid)
+			}
+		}
+	}
+}
+
 // TestRemoveFolder empties a folder that is a mount, as those of the chart's cleanup are, and removes another.
 func TestRemoveFolder(t *testing.T) {
 	testenv.Root(t)
 	plain, mount, source := filepath.Join(t.TempDir(), "plain"), t.TempDir(), t.TempDir()
+	root, below := t.TempDir(), t.TempDir()
+	inReadOnly := filepath.Join(root, "hythe")
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: its mounts end with it
 		result <- func() error {
 			if err := errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-				unix.Mount(source, mount, "", unix.MS_BIND, "")); err != nil {
+				unix.Mount(source, mount, "", unix.MS_BIND, ""),
+				unix.Mount("tmpfs", root, "tmpfs", 0, ""), os.Mkdir(inReadOnly, 0o700), unix.Mount(below, inReadOnly, "", unix.MS_BIND, ""),
+				unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
 				return err
 			}
-			for _, dir := range []string{plain, mount} {
+			for _, dir := range []string{plain, mount, inReadOnly} {
 				if err := errors.Join(os.MkdirAll(filepath.Join(dir, "gateway"), 0o700), os.WriteFile(filepath.Join(dir, "gateway/xds"), nil, 0o600),
+					os.MkdirAll(filepath.Join(dir, "gateway-cache"), 0o700), os.WriteFile(filepath.Join(dir, "gateway-cache/keys"), nil, 0o600),
 					removeFolder(dir), removeFolder(dir)); err != nil {
 					return err
 				}
@@ -143,8 +174,10 @@ func TestRemoveFolder(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Error(err)
 	}
-	if entries, err := os.ReadDir(source); err != nil || len(entries) > 0 {
-		t.Errorf("left in the mount: %v, error %v", entries, err)
+	for _, dir := range []string{source, below} {
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+			t.Errorf("left in the mount: %v, error %v", entries, err)
+		}
 	}
 	if _, err := os.Stat(plain); err == nil {
 		t.Error("the plain folder is left")

@@ -94,7 +94,7 @@ func (c *controller) run(ctx context.Context) error {
 		defer lock.Close()
 		c.readSeen()
 	} else {
-		c.settings.Shared = true
+		c.settings.Shared, c.keepReports = true, true
 		var err error
 		if work, err = c.lead(snapshots); err != nil {
 			return err
@@ -237,16 +237,22 @@ func (c *controller) setAPI(ctx context.Context, w *writer.Writer, s *model.Snap
 	return err
 }
 
-// networks are the nodes whose network is in place and that are not said to have one.
+// networks are the nodes whose network is in place and that are not said to have one. A Report of an earlier boot of the node
+// says nothing of this one: nothing is in the kernel before the agent is up.
 func networks(s *model.Snapshot) []string {
 	var out []string
 	for _, r := range s.Reports {
-		if n := s.Nodes[r.Node]; r.Component == "node" && r.Network && n != nil && n.NetworkUnavailable != corev1.ConditionFalse {
+		if n := s.Nodes[r.Node]; r.Component == "node" && r.Network && n != nil && n.NetworkUnavailable != corev1.ConditionFalse && ofThisBoot(r, n) {
 			out = append(out, r.Node)
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// ofThisBoot is true where it is not known: a Report or a Node may name no boot.
+func ofThisBoot(r *v1alpha1.Report, n *model.Node) bool {
+	return r.BootID == "" || n.BootID == "" || r.BootID == n.BootID
 }
 
 // claimsFile is the file of the state folder that holds the claims.

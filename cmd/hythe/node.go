@@ -621,6 +621,9 @@ func (n *node) writeReport() {
 	for _, a := range n.owned() {
 		report.Addresses = append(report.Addresses, a.String())
 	}
+	if s := n.last.Load(); s != nil && s.Nodes[n.name] != nil {
+		report.BootID = s.Nodes[n.name].BootID // by the kubelet's word, with which it is compared
+	}
 	slices.Sort(report.Addresses)
 	n.report(report)
 }

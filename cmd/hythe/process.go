@@ -39,6 +39,7 @@ type process struct {
 	cacheDir         string   // the API server's last state; empty: not kept
 	opaqueSecrets    bool
 	bare             bool // kinds of Hythe's own may be missing
+	keepReports      bool // those that are deleted count for a while
 	admin, public    string
 	level            slog.Level
 
@@ -123,8 +124,8 @@ func (p *process) watch(ctx context.Context, kinds []string, handle func(*model.
 	}
 	api, err := kube.NewAPI(p.server, kube.APIOptions{
 		Kinds: kinds, OpaqueSecrets: p.opaqueSecrets, Status: slices.Contains(kinds, "Report"), // the controller's, who writes it
-		Bare:     p.bare || !slices.Contains(kinds, "Report"), // who gives addresses must see all claims
-		CacheDir: p.cacheDir, CacheInMemory: slices.Contains(kinds, "Secret"), Registerer: p.registry,
+		Bare:        p.bare || !slices.Contains(kinds, "Report"), // who gives addresses must see all claims
+		KeepReports: p.keepReports, CacheDir: p.cacheDir, CacheInMemory: slices.Contains(kinds, "Secret"), Registerer: p.registry,
 	}, p.log)
 	if err != nil {
 		return err
@@ -170,7 +171,7 @@ func (p *process) inspectors(component, node string, more map[string]run.Inspect
 const reportsApart = 500 * time.Millisecond
 
 // reportsAgain is how often a Report that did not change is given to the writer, who looks for it now and then.
-const reportsAgain = time.Minute
+const reportsAgain = 10 * time.Second
 
 func (p *process) sendReports(ctx context.Context) error {
 	w, err := writer.New(p.server, p.log)

@@ -71,6 +71,7 @@ func (c *controller) release(ctx context.Context, out io.Writer) error {
 	}
 	snapshots := run.NewLatest[*model.Snapshot]()
 	var last error
+	said := ""
 	work := func(ctx context.Context) error {
 		for ctx.Err() == nil {
 			select {
@@ -87,6 +88,10 @@ func (c *controller) release(ctx context.Context, out io.Writer) error {
 			}
 			if last = c.setAPI(ctx, w, s); last == nil && c.released(s) {
 				return errReleased
+			}
+			if last != nil && said != last.Error() && ctx.Err() == nil {
+				said = last.Error()
+				c.log.Warn("not all is given back yet, it is tried again", "error", last)
 			}
 		}
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -63,8 +64,10 @@ func (r *rig) restart(ctx context.Context, part string) error {
 			return err
 		}
 	}
-	if part == cluster.APIServerDaemon {
-		return r.waitAPI(ctx)
+	for i, server := range r.APIServers() {
+		if part == []string{cluster.APIServerDaemon, cluster.APIServerDaemon2}[i] {
+			return r.waitServer(ctx, server)
+		}
 	}
 	return nil
 }
@@ -129,6 +132,14 @@ func (r *rig) unplug(n cluster.Node) error {
 
 // addNode adds a node and waits until it is registered.
 func (r *rig) addNode(ctx context.Context) error {
+	if err := r.bootNew(ctx); err != nil {
+		return err
+	}
+	return r.settle(ctx)
+}
+
+// bootNew adds a node.
+func (r *rig) bootNew(ctx context.Context) error {
 	n, ok := r.NextNode()
 	if !ok {
 		return fmt.Errorf("the cluster has %d nodes, more have no address", len(r.Nodes))
@@ -153,6 +164,88 @@ func (r *rig) addNode(ctx context.Context) error {
 		return err
 	}
 	r.say("%s has booted", n.Name)
+	return nil
+}
+
+// readdress gives a node another address, from one moment to the next: its interface, its kubelet's --node-ip.
+func (r *rig) readdress(ctx context.Context, name string, address netip.Addr) error {
+	n, ok := r.Node(name)
+	if !ok {
+		return fmt.Errorf("no node %q", name)
+	}
+	link, old, gateway := cluster.NodeLink(n)
+	if err := r.ReaddressNode(name, address); err != nil {
+		return err
+	}
+	n, _ = r.Node(name)
+	_, now, _ := cluster.NodeLink(n)
+	if err := r.writeNodeFiles(n); err != nil {
+		return err
+	}
+	if err := host.ReplaceAddress(cluster.Namespace(name), link, old, now, gateway); err != nil {
+		return err
+	}
+	if err := r.save(); err != nil {
+		return err
+	}
+	if err := r.restartKubelet(ctx, n); err != nil {
+		return err
+	}
+	r.say("%s has the address %s", name, address)
+	wait, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err := r.wait(wait, "Kubernetes knows the address", func() (string, error) {
+		var list nodeList
+		if err := r.get(wait, &list, "nodes"); err != nil {
+			return "", err
+		}
+		for _, k := range list.Items {
+			if k.Metadata.Name == name && len(k.Status.Addresses) > 0 && k.Status.Addresses[0].Address == address.String() {
+				return "", nil
+			}
+		}
+		return name, nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.settle(ctx)
+}
+
+// restartKubelet starts what knows the node's address or object again.
+func (r *rig) restartKubelet(ctx context.Context, n cluster.Node) error {
+	for _, d := range r.NodeDaemons(n)[1:] {
+		if err := r.restart(ctx, d.ID()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// renumber gives a node another pod CIDR. A Node keeps the one that it has, so it is deleted, and registers anew.
+func (r *rig) renumber(ctx context.Context, name string) error {
+	n, ok := r.Node(name)
+	if !ok {
+		return fmt.Errorf("no node %q", name)
+	}
+	if r.OwnNetwork() {
+		return fmt.Errorf("nodes of flavour %s keep their pod CIDRs: the reference plugins are configured once", r.Flavour)
+	}
+	old, err := r.kubectl(ctx, "", "get", "node", name, "-o", "jsonpath={.spec.podCIDR}")
+	if err != nil {
+		return err
+	}
+	if _, err := r.kubectl(ctx, "", "delete", "node", name); err != nil {
+		return err
+	}
+	if cidr, err := netip.ParsePrefix(string(old)); err == nil {
+		if err := host.RemoveRoute(cluster.Namespace(cluster.Control), cidr); err != nil {
+			return err
+		}
+	}
+	if err := r.restartKubelet(ctx, n); err != nil {
+		return err
+	}
 	return r.settle(ctx)
 }
 

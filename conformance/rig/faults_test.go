@@ -22,24 +22,14 @@ import (
 
 	"hythe.dev/hythe/conformance/rig/cluster"
 	"hythe.dev/hythe/internal/lab/topology"
-	"hythe.dev/hythe/internal/testenv"
 )
 
 // TestFaults does to one real cluster what goes wrong in clusters, while a client outside of it asks without rest. It uses a
 // cluster that runs, and takes it down at the end unless HYTHE_CLUSTER_KEEP is set. HYTHE_API_AWAY is how long the API
 // server is away (default 60s), HYTHE_MANY how many Ingresses and Services are made at once (default 2000).
 func TestFaults(t *testing.T) {
-	if os.Getenv("HYTHE_CLUSTER") == "" {
-		t.Skip("needs HYTHE_CLUSTER=1, Kubernetes' programs and images: make images kubernetes")
-	}
-	testenv.Root(t)
-	unlock, err := lock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unlock()
+	s := newSmoke(t, cluster.Hythe, 3)
 	ctx := t.Context()
-	s := newSmoke(t)
 	if s.productImages() == nil {
 		t.Fatal("no images in bin/images: make images")
 	}
@@ -49,17 +39,7 @@ func TestFaults(t *testing.T) {
 	if err := s.up(ctx, false); err != nil {
 		t.Fatal(s.hint(err))
 	}
-	s.must(ctx, t, "", "delete", "deployment", "web", "-n", "smoke", "--ignore-not-found") // of an earlier test, as it was patched
-	s.apply(ctx, t)
-	// A server that ends leaves its clients the time to hear of it.
-	s.must(ctx, t, "", "patch", "deployment", "web", "-n", "smoke", "-p", `{"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 30,
-		"containers": [{"name": "web", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]}}}}`)
-	s.until(ctx, t, func(context.Context) (string, error) { return s.incomplete(ctx, "smoke") })
-	f := &faults{smoke: s, hythe: filepath.Join(t.TempDir(), "hythe")}
-	if _, err := s.command(ctx, "", "go", "build", "-o", f.hythe, filepath.Join(s.source, "cmd", "hythe")); err != nil {
-		t.Fatal(err)
-	}
-	s.eventually(ctx, t, f.askBoth)
+	f := s.prepare(ctx, t)
 	for _, c := range []struct {
 		name string
 		run  func(context.Context, *testing.T)
@@ -78,6 +58,8 @@ func TestFaults(t *testing.T) {
 		{"DiskFull", f.diskFull},
 		{"LongLived", f.longLived},
 		{"NodeAddedDrainedRemoved", f.nodeComesAndGoes},
+		{"NodeReaddressed", f.nodeReaddressed},
+		{"NodeRenumbered", f.nodeRenumbered},
 		{"NodeRebooted", f.nodeRebooted},
 		{"AllNodesRebooted", f.allRebooted},
 	} {
@@ -92,6 +74,23 @@ type faults struct {
 	*smoke
 	hythe     string // the program, for hythe get
 	byAddress string // of the LoadBalancer Service
+}
+
+// prepare makes what clients ask for in a cluster that runs.
+func (s *smoke) prepare(ctx context.Context, t *testing.T) *faults {
+	t.Helper()
+	s.must(ctx, t, "", "delete", "deployment", "web", "-n", "smoke", "--ignore-not-found") // of an earlier test, as it was patched
+	s.apply(ctx, t)
+	// A server that ends leaves its clients the time to hear of it.
+	s.must(ctx, t, "", "patch", "deployment", "web", "-n", "smoke", "-p", `{"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 30,
+		"containers": [{"name": "web", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]}}}}`)
+	s.until(ctx, t, func(context.Context) (string, error) { return s.incomplete(ctx, "smoke") })
+	f := &faults{smoke: s, hythe: filepath.Join(t.TempDir(), "hythe")}
+	if _, err := s.command(ctx, "", "go", "build", "-o", f.hythe, filepath.Join(s.source, "cmd", "hythe")); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually(ctx, t, f.askBoth)
+	return f
 }
 
 // must runs kubectl.
@@ -425,8 +424,19 @@ func (f *faults) apiAway(ctx context.Context, t *testing.T) {
 // compacted makes etcd forget what a node and the leading controller have not seen yet, and the API server its own memory of it.
 func (f *faults) compacted(ctx context.Context, t *testing.T) {
 	node := f.other(t)
+	t.Cleanup(func() { // also if it gives up, and what an earlier test left
+		_, err := f.kubectl(context.WithoutCancel(ctx), "", "delete", "service/compacted", "ingress/compacted", "-n", "smoke", "--ignore-not-found")
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	f.lossless(ctx, t, func() {
 		var stopped []int
+		defer func() {
+			for _, pid := range stopped {
+				_ = unix.Kill(pid, unix.SIGCONT) // it may have been killed by its probe
+			}
+		}()
 		for _, part := range []string{"node", "gateway", "controller"} {
 			stopped = append(stopped, f.processes(node, part)...)
 		}
@@ -445,7 +455,6 @@ func (f *faults) compacted(ctx context.Context, t *testing.T) {
 		n, _ := f.Node(node)
 		f.eventually(ctx, t, func(ctx context.Context) error { return f.askPlain(ctx, n.Address.String()+":"+port) })
 		f.eventually(ctx, t, func(ctx context.Context) error { return f.askHost(ctx, "compacted") })
-		f.must(ctx, t, "", "delete", "service/compacted", "ingress/compacted", "-n", "smoke")
 	})
 }
 

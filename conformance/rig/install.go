@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -87,6 +88,15 @@ func (r *rig) productTags() ([]string, error) {
 	return out, nil
 }
 
+// writeBootIDs puts the nodes' boot ids where containers read them: an uninstall removes what is in Hythe's folders.
+func (r *rig) writeBootIDs() error {
+	var errs []error
+	for _, n := range r.Nodes {
+		errs = append(errs, r.hostNode(n.Name).WriteBootID())
+	}
+	return errors.Join(errs...)
+}
+
 // install installs Hythe by its chart, or upgrades it, and waits until all of it is ready.
 func (r *rig) install(ctx context.Context) error {
 	chart := filepath.Join(r.source, "charts", "hythe")
@@ -99,8 +109,16 @@ func (r *rig) install(ctx context.Context) error {
 	values := filepath.Join(r.source, "conformance", "rig", "values-"+r.Flavour+".yaml")
 	args := []string{"--kubeconfig", r.Kubeconfig(), "upgrade", "--install", release, chart,
 		"--namespace", namespace, "--create-namespace", "--values", values}
+	if !r.OwnNetwork() {
+		for i, server := range r.APIServers() {
+			args = append(args, "--set", fmt.Sprintf("apiServers[%d]=%s", i, server))
+		}
+	}
 	tags, err := r.productTags()
 	if err != nil {
+		return err
+	}
+	if err := r.writeBootIDs(); err != nil {
 		return err
 	}
 	if _, err := r.command(ctx, "", r.Binary("helm"), append(args, tags...)...); err != nil {

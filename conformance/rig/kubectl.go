@@ -83,6 +83,7 @@ type nodeList struct {
 		Status   struct {
 			Conditions []condition
 			NodeInfo   struct{ BootID string }
+			Addresses  []struct{ Type, Address string }
 		}
 	}
 }
@@ -109,6 +110,10 @@ func (w workload) missing() string {
 		want, updated, ready = 1, w.Status.UpdatedReplicas, w.Status.ReadyReplicas
 		if w.Spec.Replicas != nil {
 			want = *w.Spec.Replicas
+		}
+		// Those of before count as ready until they are gone.
+		if w.Status.Replicas > updated {
+			ready = 0
 		}
 	}
 	if w.Status.ObservedGeneration < w.Metadata.Generation {

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"hythe.dev/hythe/conformance/rig/cluster"
 	"hythe.dev/hythe/internal/lab/topology"
 )
@@ -30,14 +28,7 @@ func (f *faults) longLived(ctx context.Context, t *testing.T) {
 	}
 	urls[f.vip+":80"] = "http://long.example.com/hostname"
 	f.staying(ctx, t, "the agent is killed", urls, func() {
-		old := f.processes(node.Name, "node")
-		f.signal(t, old, unix.SIGKILL)
-		f.until(ctx, t, func(context.Context) (string, error) {
-			if now := f.processes(node.Name, "node"); len(now) == 0 || now[0] == old[0] {
-				return "a new agent on " + node.Name, nil
-			}
-			return "", nil
-		})
+		f.renewed(ctx, t, node.Name)
 		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
 	})
 	f.staying(ctx, t, "the agents are upgraded", urls, func() {
@@ -109,13 +100,12 @@ func (f *faults) nodeComesAndGoes(ctx context.Context, t *testing.T) {
 		if !ok {
 			t.Fatal("the cluster has no room for a node")
 		}
-		if err := f.addNode(ctx); err != nil {
-			t.Fatal(err)
-		}
+		f.joinWithoutCIDR(ctx, t, n)
 		if err := f.waitReady(ctx); err != nil {
 			t.Fatal(err)
 		}
-		f.must(ctx, t, "", "scale", "deployment/web", "-n", "smoke", "--replicas=4")
+		// As many as also come to the new node where the three that there are share one: maxSkew is 1.
+		f.must(ctx, t, "", "scale", "deployment/web", "-n", "smoke", "--replicas=6")
 		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, "smoke") })
 		if pods := f.must(ctx, t, "", "get", "pods", "-n", "smoke", "--field-selector", "spec.nodeName="+n.Name, "-o", "name"); !strings.Contains(pods, "web-") {
 			t.Errorf("no server on the new node: %q", pods)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -72,6 +73,7 @@ func upCommand(o *options) *cobra.Command {
 		nodes   int
 		flavour string
 		bare    bool
+		servers int
 	)
 	cmd := &cobra.Command{
 		Use: "up", Short: "Start the cluster and install Hythe", Args: cobra.NoArgs,
@@ -85,6 +87,10 @@ func upCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if servers < 1 || servers > 2 {
+				return fmt.Errorf("%d API servers: want 1 or 2", servers)
+			}
+			c.TwoAPIServers = servers == 2
 			r, err := o.open(c, cmd.OutOrStdout())
 			if err != nil {
 				return err
@@ -97,6 +103,7 @@ func upCommand(o *options) *cobra.Command {
 	}
 	cmd.Flags().IntVar(&nodes, "nodes", 3, "how many nodes")
 	cmd.Flags().StringVar(&flavour, "flavour", cluster.Hythe, "hythe: Hythe alone; peer: reference plugins and kube-proxy; guest: Hythe as gateway and load balancer beside these")
+	cmd.Flags().IntVar(&servers, "apiservers", 1, "how many API servers: of two, all but Hythe use the second")
 	cmd.Flags().BoolVar(&bare, "bare", false, "do not install Hythe")
 	return cmd
 }
@@ -219,6 +226,16 @@ func changeCommands(o *options) []*cobra.Command {
 			}),
 		o.change("add-node", "Add a node", cobra.NoArgs,
 			func(ctx context.Context, r *rig, _ []string) error { return r.addNode(ctx) }),
+		o.change("readdress NODE ADDRESS", "Give a node another address", cobra.ExactArgs(2),
+			func(ctx context.Context, r *rig, args []string) error {
+				address, err := netip.ParseAddr(args[1])
+				if err != nil {
+					return err
+				}
+				return r.readdress(ctx, args[0], address)
+			}),
+		o.change("renumber NODE", "Give a node another pod CIDR: its Node is deleted and registers anew", one,
+			func(ctx context.Context, r *rig, args []string) error { return r.renumber(ctx, args[0]) }),
 		o.change("remove-node NODE", "Take a node away for good", one,
 			func(ctx context.Context, r *rig, args []string) error { return r.removeNode(ctx, args[0]) }),
 	}

@@ -277,22 +277,28 @@ spec: {type: NodePort, selector: {app: in-host}, ports: [{port: 80, targetPort: 
 	})
 }
 
-// run runs a program on a node.
+// runOn runs a program on a node.
 func (f *faults) runOn(node, program string, args ...string) error {
+	_, err := f.outputOn(node, program, args...)
+	return err
+}
+
+// outputOn is what a program on a node prints.
+func (f *faults) outputOn(node, program string, args ...string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
-		return err
+		return "", err
 	}
 	cmd := exec.Command(path, args...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := f.hostNode(node).Start(cmd); err != nil {
-		return err
+		return "", err
 	}
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%s %s on %s: %w: %s", program, strings.Join(args, " "), node, err, out.String())
+		return "", fmt.Errorf("%s %s on %s: %w: %s", program, strings.Join(args, " "), node, err, out.String())
 	}
-	return nil
+	return out.String(), nil
 }
 
 // kubeProxyBeside starts the real kube-proxy on one node.
@@ -346,14 +352,7 @@ func (f *faults) diskFull(ctx context.Context, t *testing.T) {
 		f.eventually(ctx, t, func(ctx context.Context) error { return f.askPlain(ctx, n.Address.String()+":"+port) })
 		f.named(ctx, t, "no space left", true)
 		// An agent that dies comes back on a full disk.
-		old := f.processes(node, "node")
-		f.signal(t, old, 9)
-		f.until(ctx, t, func(context.Context) (string, error) {
-			if now := f.processes(node, "node"); len(now) == 0 || now[0] == old[0] {
-				return "a new agent", nil
-			}
-			return "", nil
-		})
+		f.renewed(ctx, t, node)
 		f.eventually(ctx, t, func(ctx context.Context) error { return f.askPlain(ctx, n.Address.String()+":"+port) })
 		sh("rm " + data + "/filler")
 		f.named(ctx, t, "no space left", false)

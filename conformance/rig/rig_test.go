@@ -30,7 +30,7 @@ func TestMissing(t *testing.T) {
 	deployment := func(replicas *int, updated, ready int) workload {
 		w := workload{Kind: "Deployment"}
 		w.Metadata.Name, w.Spec.Replicas = "dns", replicas
-		w.Status.UpdatedReplicas, w.Status.ReadyReplicas = updated, ready
+		w.Status.Replicas, w.Status.UpdatedReplicas, w.Status.ReadyReplicas = max(updated, ready), updated, ready
 		return w
 	}
 	for name, c := range map[string]struct {
@@ -43,6 +43,7 @@ func TestMissing(t *testing.T) {
 		"nobody has seen it":    {daemonSet(3, 3, 3, 2), "node 0/3"},
 		"no node wants it":      {daemonSet(0, 0, 0, 3), ""},
 		"deployment":            {deployment(&two, 2, 2), ""},
+		"old ones are ready":    {deployment(&two, 2, 3), "dns 0/2"},
 		"deployment waits":      {deployment(&two, 2, 1), "dns 1/2"},
 		"deployment of default": {deployment(nil, 1, 0), "dns 0/1"},
 	} {

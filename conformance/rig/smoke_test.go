@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,18 +33,49 @@ const smokeHost = "smoke.example.com"
 // TestSmoke is the whole life of Hythe on a real cluster, seen from a client outside of it. It wants the programs of
 // scripts/kubernetes.sh and the images of make images, and takes the place of a cluster that runs.
 func TestSmoke(t *testing.T) {
-	if os.Getenv("HYTHE_CLUSTER") == "" {
-		t.Skip("needs HYTHE_CLUSTER=1, Kubernetes' programs and images: make test-cluster")
+	s := newSmoke(t, cluster.Hythe, 2)
+	ctx := s.fresh(t, 12*time.Minute)
+	if !t.Run("Ingress", func(t *testing.T) { s.eventually(ctx, t, s.askIngress) }) {
+		return
 	}
-	testenv.Root(t)
-	unlock, err := lock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Minute)
-	defer cancel()
-	s := newSmoke(t)
+	t.Run("NodePort", func(t *testing.T) { s.askNodePort(ctx, t) })
+	t.Run("LoadBalancer", func(t *testing.T) { s.askLoadBalancer(ctx, t) })
+	t.Run("DNS", func(t *testing.T) { s.eventually(ctx, t, s.askInside) })
+	t.Run("Kubernetes", func(t *testing.T) { s.kubernetes(ctx, t) })
+	t.Run("Upgrade", func(t *testing.T) { s.upgrade(ctx, t) })
+	t.Run("Uninstall", func(t *testing.T) {
+		s.uninstall(ctx, t)
+		s.clean(t, map[string]string{
+			"routes":            "ip route | grep 10.244.",
+			"CNI configuration": "ls -A /etc/cni/net.d",
+			"CNI plugins":       "ls -A /opt/cni/bin",
+		})
+	})
+}
+
+// TestGuestSmoke is the same of Hythe as gateway and load balancer of a cluster whose network is kube-proxy and the reference
+// plugins: these are as before when Hythe is gone.
+func TestGuestSmoke(t *testing.T) {
+	s := newSmoke(t, cluster.Guest, 2)
+	ctx := s.fresh(t, 8*time.Minute)
+	t.Run("Ingress", func(t *testing.T) { s.eventually(ctx, t, s.askIngress) })
+	t.Run("LoadBalancer", func(t *testing.T) { s.askLoadBalancer(ctx, t) })
+	t.Run("Uninstall", func(t *testing.T) {
+		s.uninstall(ctx, t)
+		s.clean(t, map[string]string{
+			"CNI configuration": "ls -A /etc/cni/net.d | grep -vx 10-bridge.conflist",
+			"CNI plugins":       "ls -A /opt/cni/bin | grep hythe",
+		})
+		s.askNodePort(ctx, t)
+		s.eventually(ctx, t, s.askInside)
+	})
+}
+
+// fresh takes down a cluster that runs, and starts one for a test that must not take longer than limit.
+func (s *smoke) fresh(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
 	if s.productImages() == nil {
 		t.Fatal("no images in bin/images: make images")
 	}
@@ -54,42 +87,13 @@ func TestSmoke(t *testing.T) {
 		t.Fatal(s.hint(err))
 	}
 	s.apply(ctx, t)
-	if !t.Run("Ingress", func(t *testing.T) { s.eventually(ctx, t, s.askIngress) }) {
-		return
-	}
-	t.Run("NodePort", func(t *testing.T) {
-		for _, n := range s.Nodes {
-			s.eventually(ctx, t, func(ctx context.Context) error {
-				port := s.jsonPath(ctx, t, "service/by-port", "{.spec.ports[0].nodePort}")
-				return s.askPlain(ctx, n.Address.String()+":"+port)
-			})
-		}
-	})
-	t.Run("LoadBalancer", func(t *testing.T) {
-		s.eventually(ctx, t, func(ctx context.Context) error {
-			return s.askPlain(ctx, s.jsonPath(ctx, t, "service/by-address", "{.status.loadBalancer.ingress[0].ip}")+":80")
-		})
-	})
-	t.Run("DNS", func(t *testing.T) {
-		s.eventually(ctx, t, func(ctx context.Context) error {
-			out, err := s.kubectl(ctx, "", "exec", "-n", "smoke", "deployment/web", "--", "curl", "-sSm", "3", "http://web/hostname")
-			if err == nil && !strings.HasPrefix(string(out), "web-") {
-				err = fmt.Errorf("unexpected answer %q", out)
-			}
-			return err
-		})
-	})
-	t.Run("Upgrade", func(t *testing.T) { s.upgrade(ctx, t) })
-	t.Run("Uninstall", func(t *testing.T) { s.uninstall(ctx, t) })
+	return ctx
 }
 
 // TestDownAfterKill kills the rig while it makes a cluster, at several points, and wants nothing to be left after down.
 func TestDownAfterKill(t *testing.T) {
-	if os.Getenv("HYTHE_CLUSTER") == "" {
-		t.Skip("needs HYTHE_CLUSTER=1 and Kubernetes' programs: make test-cluster")
-	}
-	testenv.Root(t)
-	s := newSmoke(t)
+	s := newSmoke(t, cluster.Hythe, 2)
+	s.unlock() // the rig that is killed holds it
 	for _, after := range []string{"on the LAN", "containerd of node", "the API server is ready"} {
 		t.Run(after, func(t *testing.T) {
 			if err := s.down(); err != nil {
@@ -121,17 +125,29 @@ func TestDownAfterKill(t *testing.T) {
 
 type smoke struct {
 	*rig
-	roots *x509.CertPool
-	mu    sync.Mutex
-	vip   string // of the gateway
+	unlock func()
+	roots  *x509.CertPool
+	mu     sync.Mutex
+	vip    string // of the gateway
 }
 
-func newSmoke(t *testing.T) *smoke {
+// newSmoke is a cluster that is still to be made. No other test makes one until this one ends.
+func newSmoke(t *testing.T, flavour string, nodes int) *smoke {
+	t.Helper()
+	if os.Getenv("HYTHE_CLUSTER") == "" {
+		t.Skip("needs HYTHE_CLUSTER=1, Kubernetes' programs and images: make test-cluster")
+	}
+	testenv.Root(t)
+	unlock, err := lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(unlock)
 	o := &options{dir: "/var/tmp/hythe-cluster", source: "../.."}
 	if dir := os.Getenv("CLUSTER_DIR"); dir != "" {
 		o.dir = dir
 	}
-	c, err := cluster.New("", "", cluster.Hythe, 3)
+	c, err := cluster.New("", "", flavour, nodes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +155,7 @@ func newSmoke(t *testing.T) *smoke {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &smoke{rig: r}
+	return &smoke{rig: r, unlock: unlock}
 }
 
 // testWriter writes lines to the test's log.
@@ -244,6 +260,32 @@ func (s *smoke) askPlain(ctx context.Context, address string) error {
 	return s.ask(ctx, address, "http://"+address+"/hostname", "web-")
 }
 
+func (s *smoke) askNodePort(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, n := range s.Nodes {
+		s.eventually(ctx, t, func(ctx context.Context) error {
+			port := s.jsonPath(ctx, t, "service/by-port", "{.spec.ports[0].nodePort}")
+			return s.askPlain(ctx, n.Address.String()+":"+port)
+		})
+	}
+}
+
+func (s *smoke) askLoadBalancer(ctx context.Context, t *testing.T) {
+	t.Helper()
+	s.eventually(ctx, t, func(ctx context.Context) error {
+		return s.askPlain(ctx, s.jsonPath(ctx, t, "service/by-address", "{.status.loadBalancer.ingress[0].ip}")+":80")
+	})
+}
+
+// askInside has a pod ask for a Service by its name.
+func (s *smoke) askInside(ctx context.Context) error {
+	out, err := s.kubectl(ctx, "", "exec", "-n", "smoke", "deployment/web", "--", "curl", "-sSm", "3", "http://web/hostname")
+	if err == nil && !strings.HasPrefix(string(out), "web-") {
+		err = fmt.Errorf("unexpected answer %q", out)
+	}
+	return err
+}
+
 // askIngress asks for the host of the Ingress at the address that its status tells.
 func (s *smoke) askIngress(ctx context.Context) error {
 	s.mu.Lock()
@@ -305,20 +347,33 @@ func (s *smoke) upgrade(ctx context.Context, t *testing.T) {
 	}
 }
 
-// uninstall wants clean nodes.
+// kept are objects that an uninstall leaves: the definitions on purpose, as all that users made of them would go too, and what
+// is Helm's.
+var kept = []string{"customresourcedefinition.apiextensions.k8s.io/", "apiservice.apiregistration.k8s.io/v1alpha1.hythe.dev", "namespace/hythe-system"}
+
+// uninstall wants no object of Hythe to be left.
 func (s *smoke) uninstall(ctx context.Context, t *testing.T) {
 	if _, err := s.command(ctx, "", s.Binary("helm"), "--kubeconfig", s.Kubeconfig(), "uninstall", release, "--namespace", namespace, "--wait", "--timeout", "3m"); err != nil {
 		t.Fatal(err)
 	}
+	kinds := strings.Fields(s.must(ctx, t, "", "api-resources", "--verbs=list", "-o", "name"))
+	kinds = slices.DeleteFunc(kinds, func(kind string) bool { return strings.HasPrefix(kind, "events") })
+	for name := range strings.FieldsSeq(s.must(ctx, t, "", "get", strings.Join(kinds, ","), "--all-namespaces", "-o", "name")) {
+		if strings.Contains(name, "hythe") && !slices.ContainsFunc(kept, func(k string) bool { return strings.HasPrefix(name, k) }) {
+			t.Errorf("object %s is left", name)
+		}
+	}
+}
+
+// clean wants nothing of Hythe on the nodes. Each script prints what there is.
+func (s *smoke) clean(t *testing.T, scripts map[string]string) {
+	t.Helper()
+	scripts = maps.Clone(scripts)
+	scripts["nftables"] = "nft list tables | grep hythe"
+	scripts["links"] = "ip -o link | grep hythe"
+	scripts["data"] = "ls -A /var/lib/hythe; ls -A /run/hythe" // the folders stay: they are mounts where they are emptied
 	for _, n := range s.Nodes {
-		for what, script := range map[string]string{
-			"nftables":          "nft list tables | grep hythe",
-			"links":             "ip -o link | grep hythe",
-			"routes":            "ip route | grep 10.244.",
-			"CNI configuration": "ls -A /etc/cni/net.d",
-			"CNI plugins":       "ls -A /opt/cni/bin",
-			"data":              "ls -A /var/lib/hythe 2>/dev/null",
-		} {
+		for what, script := range scripts {
 			cmd := exec.Command("/bin/sh", "-c", script)
 			var out strings.Builder
 			cmd.Stdout = &out

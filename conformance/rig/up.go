@@ -31,8 +31,8 @@ func (r *rig) up(ctx context.Context, bare bool) error {
 		return err
 	}
 	if there && r.standing(old) {
-		if old.Flavour != r.Flavour || len(old.Nodes) != len(r.Nodes) {
-			return fmt.Errorf("a cluster of flavour %s with %d nodes runs: make cluster-down first", old.Flavour, len(old.Nodes))
+		if old.Flavour != r.Flavour || len(old.Nodes) != len(r.Nodes) || old.TwoAPIServers != r.TwoAPIServers {
+			return fmt.Errorf("a cluster of flavour %s with %d nodes and %d API servers runs: make cluster-down first", old.Flavour, len(old.Nodes), len(old.APIServers()))
 		}
 		r.say("the cluster is there already")
 		r.Nodes = old.Nodes
@@ -106,6 +106,12 @@ func (r *rig) make(ctx context.Context) error {
 	}
 	for _, n := range r.Nodes {
 		if err := topology.Up(r.NodeTopology(n)); err != nil {
+			return err
+		}
+	}
+	if r.TwoAPIServers {
+		link, address := cluster.SecondAddress()
+		if err := host.AddAddress(cluster.Namespace(cluster.Control), link, address); err != nil {
 			return err
 		}
 	}
@@ -197,21 +203,30 @@ func (r *rig) portableKubeconfig() (string, error) {
 
 func (r *rig) startControlPlane(ctx context.Context) error {
 	for _, d := range r.ControlPlane() {
-		if err := r.daemon(d).Start(); err != nil {
-			return err
-		}
-		if d.Name == cluster.APIServerDaemon {
-			// Without it the others only write errors to their logs.
+		if d.Name == cluster.ControllerManager {
+			// Without API servers the others only write errors to their logs.
 			if err := r.waitAPI(ctx); err != nil {
 				return err
 			}
+		}
+		if err := r.daemon(d).Start(); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// waitAPI waits until the API server says that it is ready.
+// waitAPI waits until all API servers say that they are ready.
 func (r *rig) waitAPI(ctx context.Context) error {
+	for _, server := range r.APIServers() {
+		if err := r.waitServer(ctx, server); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rig) waitServer(ctx context.Context, server netip.AddrPort) error {
 	ca, err := os.ReadFile(r.Path("pki", "ca.crt"))
 	if err != nil {
 		return fmt.Errorf("read authority: %w", err)
@@ -224,7 +239,7 @@ func (r *rig) waitAPI(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return r.wait(ctx, "the API server is ready", func() (string, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+cluster.APIServer().String()+"/readyz", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+server.String()+"/readyz", nil)
 		if err != nil {
 			return "", err
 		}
@@ -289,7 +304,7 @@ func (r *rig) copyPlugins(n cluster.Node) error {
 // importImages gives images to a node's containerd, once it answers.
 func (r *rig) importImages(ctx context.Context, node *host.Node, images []string) error {
 	ctr := func(args ...string) error {
-		cmd := exec.Command("/usr/bin/ctr", append([]string{"--namespace", "k8s.io"}, args...)...)
+		cmd := exec.Command("ctr", append([]string{"--namespace", "k8s.io"}, args...)...)
 		var out strings.Builder
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := node.Start(cmd); err != nil {

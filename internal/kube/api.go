@@ -37,6 +37,9 @@ type APIOptions struct {
 	// Bare takes a kind of Hythe's own that the API server does not serve for an empty one, and says so, in place of waiting
 	// until its CustomResourceDefinition is installed: nodes must get their network before.
 	Bare bool
+	// KeepReports lets a Report that is deleted count for a while longer: who wrote it looks for it and writes it again. Who
+	// takes all Reports away must not ask for it.
+	KeepReports bool
 	// Interval is the least time between two Snapshots (default 30 ms). The first change goes out at once.
 	Interval time.Duration
 	// Ping is how long the connection may be silent before it is tested, and how long the test may take (5 s).
@@ -129,6 +132,7 @@ func (a *API) watch(kind string) error {
 	}
 	r := newReplica(kind, resource, selector, a.options.Status, a.options.Seed, a.notify)
 	r.bare = a.options.Bare && r.custom()
+	r.keeps = kind == "AddressClaim" || kind == "Report" && a.options.KeepReports
 	a.replicas = append(a.replicas, r)
 	return nil
 }

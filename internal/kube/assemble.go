@@ -181,7 +181,7 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 func toBeDeleted(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" }
 
 func convertNode(o *corev1.Node) (*model.Node, []model.Problem) {
-	n := &model.Node{Name: o.Name, Created: o.CreationTimestamp.Time, Labels: o.Labels, Unschedulable: o.Spec.Unschedulable}
+	n := &model.Node{Name: o.Name, Created: o.CreationTimestamp.Time, Labels: o.Labels, Unschedulable: o.Spec.Unschedulable, BootID: o.Status.NodeInfo.BootID}
 	n.Leaving = o.DeletionTimestamp != nil || slices.ContainsFunc(o.Spec.Taints, toBeDeleted)
 	for _, c := range o.Status.Conditions {
 		if c.Type == corev1.NodeNetworkUnavailable {

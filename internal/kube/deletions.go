@@ -22,12 +22,15 @@ const (
 	deletedMost = time.Second
 	// deletedRead is the same for those that only read a kind: who writes it may have written it again before.
 	deletedRead = 2 * time.Second
+	// deletedReports is the same for Reports, few or many: the writer's reportAgain, and some time to write.
+	deletedReports = 45 * time.Second
 	// servedTimeout bounds the question whether a kind is served.
 	servedTimeout = 5 * time.Second
 )
 
-// deletions are claims that are deleted, as a watch told, and still in use. Who deletes a
+// deletions are claims and Reports that are deleted, as a watch told, and still in use. Who deletes a
 // CustomResourceDefinition deletes all its objects first, and only then the kind goes: nodes must not end all VIPs for that.
+// A Report is deleted by mistake, or because its node is gone.
 type deletions struct {
 	keys  map[model.Key]bool
 	last  time.Time     // of the newest
@@ -39,27 +42,31 @@ func (d *deletions) add(key model.Key, now time.Time) {
 }
 
 // due says whether to decide now, and whether to ask before that if the kind is served.
-func (d *deletions) due(now time.Time, objects int, grace time.Duration) (decide, ask bool) {
+func (d *deletions) due(now time.Time, objects int, few, most time.Duration) (decide, ask bool) {
 	quiet := now.Sub(d.last)
 	if 2*len(d.keys) < objects {
-		return len(d.keys) > 0 && quiet >= deletedFew, false
+		return len(d.keys) > 0 && quiet >= few, false
 	}
-	return len(d.keys) > 0 && quiet >= max(grace, d.again), true
+	return len(d.keys) > 0 && quiet >= max(most, d.again), true
 }
 
-// grace is how long the deletion of most objects waits.
-func (r *replica) grace() time.Duration {
-	if r.bare {
-		return deletedRead
+// grace is how long the deletion of few objects waits, and that of most.
+func (r *replica) grace() (few, most time.Duration) {
+	switch {
+	case r.kind == "Report":
+		return deletedReports, deletedReports
+	case r.bare:
+		return deletedFew, deletedRead
 	}
-	return deletedMost
+	return deletedFew, deletedMost
 }
 
 // believe ends the wait of deletions: they are true if few, or if the API server goes on to serve the kind. Else the
 // objects stay until it does again, see doubts.
 func (r *replica) believe(ctx context.Context, from *rest.RESTClient) error {
 	r.mu.Lock()
-	decide, ask := r.deletions.due(time.Now(), len(r.objects), r.grace())
+	few, most := r.grace()
+	decide, ask := r.deletions.due(time.Now(), len(r.objects), few, most)
 	last := r.deletions.last
 	r.mu.Unlock()
 	if !decide {

@@ -92,6 +92,47 @@ func TestDeletions(t *testing.T) {
 }
 
 // testClaimsDefinition deletes the definition of claims under a node that runs, and brings it and a claim back.
+// TestReportsDeleted deletes Reports, one of several and all. Their agents write them again within half a minute: until then
+// the last ones count, but not for who takes them all away.
+func TestReportsDeleted(t *testing.T) {
+	clientErrors(t)
+	for _, keep := range []bool{true, false} {
+		t.Run(fmt.Sprintf("keep %v", keep), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var reports []any
+				for i := range 3 {
+					reports = append(reports, map[string]any{"kind": "Report", "apiVersion": v1alpha1.APIVersion,
+						"metadata": map[string]any{"name": fmt.Sprint("gateway-n", i)}, "component": "gateway", "node": fmt.Sprint("n", i)})
+				}
+				f := newFakeServer()
+				f.set("reports", reports...)
+				w := watchFake(t, f, APIOptions{Kinds: []string{"Report"}, KeepReports: keep})
+				defer w.stop()
+				w.last(time.Second)
+				want := func(after time.Duration, kept, gone int) {
+					t.Helper()
+					if !keep {
+						kept = gone
+					}
+					if s := w.last(after); len(s.Reports) != kept {
+						t.Errorf("%d Reports, want %d", len(s.Reports), kept)
+					}
+				}
+				f.send("reports", "DELETED", reports[0])
+				want(35*time.Second, 3, 2)
+				f.send("reports", "ADDED", reports[0])
+				want(time.Minute, 3, 3)
+				for _, r := range reports {
+					f.send("reports", "DELETED", r)
+				}
+				want(35*time.Second, 3, 0)
+				f.send("reports", "ADDED", reports[0])
+				want(20*time.Second, 1, 1) // those of the others are gone
+			})
+		})
+	}
+}
+
 func testClaimsDefinition(t *testing.T, s *kubetest.Server) {
 	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/addressclaims.hythe.dev"
 	const claim = `{apiVersion: hythe.dev/v1alpha1, kind: AddressClaim, metadata: {name: 203.0.113.77},

@@ -39,6 +39,7 @@ type replica struct {
 	selector fields.Selector
 	status   bool
 	bare     bool   // see APIOptions
+	keeps    bool   // objects that are deleted, for a while: see deletions
 	changed  func() // called after each change, must not block
 
 	mu        sync.Mutex
@@ -409,8 +410,8 @@ func (r *replica) Delete(object any) error {
 	}
 	r.mu.Lock()
 	key := keyOf(o)
-	// A pool that goes takes no address from anybody, but must give none either; and who gives all back waits for Reports to go.
-	if r.kind == "AddressClaim" && r.objects[key] != nil {
+	// A pool that goes takes no address from anybody, but must give none either.
+	if r.keeps && r.objects[key] != nil {
 		r.deletions.add(key, time.Now())
 		r.mu.Unlock()
 		return nil

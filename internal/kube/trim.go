@@ -138,7 +138,7 @@ func trimNode(o *corev1.Node, status bool) {
 			conditions = append(conditions, corev1.NodeCondition{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime})
 		}
 	}
-	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions}
+	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions, NodeInfo: corev1.NodeSystemInfo{BootID: o.Status.NodeInfo.BootID}}
 }
 
 // trimSlice keeps what a Snapshot has of endpoints. There may be hundreds of thousands: those of a slice share what is alike.

@@ -61,6 +61,8 @@ type Node struct {
 	Leaving bool
 	// NetworkUnavailable is the status of the condition of that name, empty where it is absent or was not asked for.
 	NetworkUnavailable corev1.ConditionStatus
+	// BootID tells one boot of the node from another (status.nodeInfo.bootID, by its kubelet); empty if not known.
+	BootID string
 }
 
 // Address returns the node's first address of the family of which like is one, or the zero Addr.

@@ -13,11 +13,20 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 
 {{- define "hythe.image" -}}
-{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- include "hythe.reference" (dict "image" .Values.image "tag" .Chart.AppVersion) -}}
 {{- end }}
 
 {{- define "hythe.envoyImage" -}}
-{{- printf "%s:%s" .Values.envoyImage.repository .Values.envoyImage.tag -}}
+{{- include "hythe.reference" (dict "image" .Values.envoyImage) -}}
+{{- end }}
+
+{{/* An image by its digest if that is given, else by its tag. */}}
+{{- define "hythe.reference" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .tag) -}}
+{{- end -}}
 {{- end }}
 
 {{/* Whether the node agent has something to do. */}}
@@ -68,12 +77,12 @@ runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* Gives the folder that gateway and Envoy share to their user. */}}
+{{/* Gives the folder that gateway and Envoy share to their user, and with "cache" the one that is the gateway's alone. */}}
 {{- define "hythe.ownFolder" -}}
 - name: folder
   image: {{ .image }}
   imagePullPolicy: {{ .pullPolicy }}
-  command: [/hythe, chart, own, /run/hythe/gateway, --uid=65532]
+  command: [/hythe, chart, own, /run/hythe/gateway, {{ if .cache }}--private=/run/hythe/gateway-cache, {{ end }}--uid=65532]
   securityContext:
     allowPrivilegeEscalation: false
     capabilities: {drop: [ALL], add: [CHOWN]}
@@ -85,6 +94,9 @@ seccompProfile: {type: RuntimeDefault}
     requests: {cpu: 10m, memory: 16Mi}
   volumeMounts:
   - {name: gateway, mountPath: /run/hythe/gateway}
+  {{- if .cache }}
+  - {name: cache, mountPath: /run/hythe/gateway-cache}
+  {{- end }}
 {{- end }}
 
 {{- define "hythe.hook" -}}

@@ -14,15 +14,16 @@ import (
 // TestFiles compares all command lines, configuration files, cables and routes of a cluster with text.
 func TestFiles(t *testing.T) {
 	golden.Archives(t, "testdata/*.txtar", func(t *testing.T, a *golden.Archive) {
-		var count int
+		var count, servers int
 		var flavour string
-		if _, err := fmt.Sscanf(string(a.Data("cluster")), "%s %d", &flavour, &count); err != nil {
+		if _, err := fmt.Sscanf(string(a.Data("cluster")), "%s %d nodes %d API servers", &flavour, &count, &servers); err != nil {
 			t.Fatal(err)
 		}
 		c, err := New("/cluster", "/bin", flavour, count)
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.TwoAPIServers = servers == 2
 		a.Want(t, "daemons", daemonText(c))
 		a.Want(t, "topology", topologyText(c))
 		cidrs := map[string]netip.Prefix{
@@ -94,6 +95,43 @@ func TestNextNode(t *testing.T) {
 	}
 }
 
+func TestReaddressNode(t *testing.T) {
+	c, err := New("", "", Hythe, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"203.0.113.10", "203.0.113.126", "203.0.113.100", "203.0.113.99", "203.0.113.101", "203.0.113.102", "203.0.113.103", "192.0.2.1", "::1"} {
+		if err := c.ReaddressNode("node1", netip.MustParseAddr(address)); err == nil {
+			t.Errorf("node1 gets %s", address)
+		}
+	}
+	for _, address := range []string{"203.0.113.111", "203.0.113.101"} { // and back
+		if err := c.ReaddressNode("node1", netip.MustParseAddr(address)); err != nil {
+			t.Error(err)
+		}
+		if n, _ := c.Node("node1"); n.Address.String() != address {
+			t.Errorf("node1 has %s, want %s", n.Address, address)
+		}
+	}
+	if err := c.ReaddressNode("node3", netip.MustParseAddr("203.0.113.111")); err == nil {
+		t.Error("a node that is not there gets an address")
+	}
+}
+
+func TestZones(t *testing.T) {
+	c, err := New("", "", Hythe, MaxNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zones := ""
+	for _, n := range c.Nodes {
+		zones += n.Zone()
+	}
+	if zones != "ababab" {
+		t.Errorf("zones %s, want ababab", zones)
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	for _, c := range []struct {
 		flavour string
@@ -112,7 +150,7 @@ func TestAddressesAreFree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taken := []netip.Addr{routerInside.Addr(), hostAddress.Addr(), control.Addr()}
+	taken := []netip.Addr{routerInside.Addr(), hostAddress.Addr(), control.Addr(), control2.Addr()}
 	for _, n := range c.Nodes {
 		taken = append(taken, n.Address)
 	}

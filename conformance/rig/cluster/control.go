@@ -1,6 +1,9 @@
 package cluster
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // A Daemon is a program that runs until it is stopped.
 type Daemon struct {
@@ -22,6 +25,7 @@ func (d Daemon) ID() string {
 const (
 	Etcd              = "etcd"
 	APIServerDaemon   = "kube-apiserver"
+	APIServerDaemon2  = "kube-apiserver-2"
 	ControllerManager = "kube-controller-manager"
 	Scheduler         = "kube-scheduler"
 	Containerd        = "containerd"
@@ -31,7 +35,11 @@ const (
 
 // ControlPlane lists the daemons of the control plane, in the order in which they are started.
 func (c Cluster) ControlPlane() []Daemon {
-	return []Daemon{c.etcd(), c.apiServer(), c.controllerManager(), c.scheduler()}
+	out := []Daemon{c.etcd()}
+	for i, address := range c.APIServers() {
+		out = append(out, c.apiServer([]string{APIServerDaemon, APIServerDaemon2}[i], address))
+	}
+	return append(out, c.controllerManager(), c.scheduler())
 }
 
 func (c Cluster) etcd() Daemon {
@@ -45,11 +53,10 @@ func (c Cluster) etcd() Daemon {
 	}}
 }
 
-func (c Cluster) apiServer() Daemon {
-	api := APIServer()
-	return Daemon{Machine: Control, Name: APIServerDaemon, Args: []string{
+func (c Cluster) apiServer(name string, api netip.AddrPort) Daemon {
+	return Daemon{Machine: Control, Name: name, Args: []string{
 		c.Binary(APIServerDaemon), "--etcd-servers=http://127.0.0.1:2379",
-		"--bind-address=0.0.0.0", fmt.Sprintf("--secure-port=%d", api.Port()), "--advertise-address=" + api.Addr().String(),
+		"--bind-address=" + api.Addr().String(), fmt.Sprintf("--secure-port=%d", api.Port()), "--advertise-address=" + api.Addr().String(),
 		"--tls-cert-file=" + c.cert("kube-apiserver"), "--tls-private-key-file=" + c.key("kube-apiserver"),
 		"--client-ca-file=" + c.cert("ca"),
 		"--kubelet-certificate-authority=" + c.cert("ca"),

@@ -8,10 +8,11 @@ import (
 // NodeDaemons lists the daemons of a node, in the order in which they are started.
 func (c Cluster) NodeDaemons(n Node) []Daemon {
 	out := []Daemon{
-		{Machine: n.Name, Name: Containerd, Args: []string{"/usr/bin/containerd", "--config=" + c.Path("config", "containerd.toml"), "--log-level=warn"}},
+		{Machine: n.Name, Name: Containerd, Args: []string{"containerd", "--config=" + c.Path("config", "containerd.toml"), "--log-level=warn"}},
 		{Machine: n.Name, Name: Kubelet, Args: []string{
 			c.Binary(Kubelet), "--config=" + c.Path("config", "kubelet-"+n.Name+".yaml"), "--kubeconfig=" + c.config("kubelet-"+n.Name),
 			"--hostname-override=" + n.Name, "--node-ip=" + n.Address.String(),
+			"--node-labels=topology.kubernetes.io/zone=" + n.Zone(),
 		}},
 	}
 	if c.OwnNetwork() {
@@ -60,7 +61,7 @@ disabled_plugins = [
   runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-  BinaryName = "/usr/sbin/runc"
+  BinaryName = "runc"
   SystemdCgroup = false
 `, PauseImage)
 }

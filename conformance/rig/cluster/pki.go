@@ -23,7 +23,7 @@ func (c Cluster) Certificates() []Certificate {
 	return []Certificate{
 		{
 			Name: "kube-apiserver", User: "kube-apiserver",
-			Addresses: []netip.Addr{APIServer().Addr(), serviceCIDR.Addr().Next(), netip.MustParseAddr("127.0.0.1")},
+			Addresses: []netip.Addr{control.Addr(), control2.Addr(), serviceCIDR.Addr().Next(), netip.MustParseAddr("127.0.0.1")},
 			Hosts:     []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
 		},
 		{Name: "kubelet-client", User: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}},
@@ -61,5 +61,5 @@ users:
   user:
     client-certificate: %[4]s
     client-key: %[5]s
-`, cert.User, APIServer(), c.cert("ca"), c.cert(cert.Name), c.key(cert.Name))
+`, cert.User, c.endpoint(), c.cert("ca"), c.cert(cert.Name), c.key(cert.Name))
 }

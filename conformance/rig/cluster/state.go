@@ -49,6 +49,7 @@ var (
 	// The machine reaches the API server and the nodes (.96 to .127) and keeps its own way to the rest of the network.
 	hostAddress   = netip.MustParsePrefix("203.0.113.126/27")
 	control       = netip.MustParsePrefix("203.0.113.100/24")
+	control2      = netip.MustParsePrefix("203.0.113.99/24") // of the second API server, on the same machine
 	routerOutside = netip.MustParsePrefix("198.51.100.1/24")
 	client        = netip.MustParsePrefix("198.51.100.10/24")
 	podCIDR       = netip.MustParsePrefix("10.244.0.0/16")
@@ -59,14 +60,32 @@ var (
 // ClientAddress is the address of the client on the internet's side.
 func ClientAddress() netip.Addr { return client.Addr() }
 
-// APIServer is where the API server answers, for nodes, for the client and for the machine itself.
-func APIServer() netip.AddrPort { return netip.AddrPortFrom(control.Addr(), apiPort) }
+// APIServers lists where API servers answer, for nodes, for the client and for the machine itself. Hythe is given all of
+// them, in this order.
+func (c Cluster) APIServers() []netip.AddrPort {
+	out := []netip.AddrPort{netip.AddrPortFrom(control.Addr(), apiPort)}
+	if c.TwoAPIServers {
+		out = append(out, netip.AddrPortFrom(control2.Addr(), apiPort))
+	}
+	return out
+}
+
+// endpoint is the API server that everybody else asks, the last one: the first may die.
+func (c Cluster) endpoint() netip.AddrPort {
+	all := c.APIServers()
+	return all[len(all)-1]
+}
+
+// SecondAddress is the address of the second API server, and the interface of the control machine that gets it.
+func SecondAddress() (link string, address netip.Prefix) { return nodeLink, control2 }
 
 // A Cluster is what Up makes. It is kept as JSON beside the running cluster.
 type Cluster struct {
 	// Dir holds everything of the cluster, Binaries the programs that scripts/kubernetes.sh builds.
 	Dir, Binaries string
 	Flavour       string
+	// TwoAPIServers asks for a second API server, which kubelets and the rest of the control plane use.
+	TwoAPIServers bool
 	Nodes         []Node
 }
 
@@ -98,13 +117,27 @@ func (c Cluster) NextNode() (n Node, ok bool) {
 	for i := 1; i <= MaxNodes; i++ {
 		name := "node" + strconv.Itoa(i)
 		if _, there := c.Node(name); !there {
-			a := lan.Addr().As4()
-			a[3] = byte(100 + i)
-			return Node{Name: name, Address: netip.AddrFrom4(a), MAC: mac(2, byte(100+i))}, true
+			return Node{Name: name, Address: nodeAddress(i), MAC: mac(2, byte(100+i))}, true
 		}
 	}
 	return Node{}, false
 }
+
+// nodeAddress is the address that a node begins with.
+func nodeAddress(number int) netip.Addr {
+	a := lan.Addr().As4()
+	a[3] = byte(100 + number)
+	return netip.AddrFrom4(a)
+}
+
+// number is that of a node's name.
+func number(name string) int {
+	i, _ := strconv.Atoi(strings.TrimPrefix(name, "node"))
+	return i
+}
+
+// Zone is the topology zone of a node: a for those of odd numbers, b for the others.
+func (n Node) Zone() string { return string("ba"[number(n.Name)%2]) }
 
 // Node finds a node by name.
 func (c Cluster) Node(name string) (n Node, ok bool) {
@@ -113,6 +146,30 @@ func (c Cluster) Node(name string) (n Node, ok bool) {
 		return Node{}, false
 	}
 	return c.Nodes[i], true
+}
+
+// ReaddressNode gives a node another address.
+func (c *Cluster) ReaddressNode(name string, address netip.Addr) error {
+	i := slices.IndexFunc(c.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return fmt.Errorf("no node %q", name)
+	}
+	// The machine itself reaches only these; the lower half may be in a pool of Hythe's.
+	if reach := hostAddress.Masked(); !reach.Contains(address) {
+		return fmt.Errorf("address %s: want one of %s", address, reach)
+	}
+	taken := []netip.Addr{hostAddress.Addr(), control.Addr(), control2.Addr()}
+	for j := range MaxNodes {
+		taken = append(taken, nodeAddress(j+1))
+	}
+	for _, n := range c.Nodes {
+		taken = append(taken, n.Address)
+	}
+	if own := nodeAddress(number(name)); slices.Contains(taken, address) && address != own || address == c.Nodes[i].Address {
+		return fmt.Errorf("address %s is taken", address)
+	}
+	c.Nodes[i].Address = address
+	return nil
 }
 
 // OwnNetwork says whether the cluster has a CNI plugin and kube-proxy of its own.

@@ -8,6 +8,9 @@ import (
 
 const bridge = "br0"
 
+// nodeLink is the interface to the LAN of nodes and of the control machine.
+const nodeLink = "eth0"
+
 // Topology plans machines and cables: all namespaces but those of nodes, and the cable of the machine itself.
 func (c Cluster) Topology() topology.Plan {
 	return topology.Plan{
@@ -36,7 +39,7 @@ func (c Cluster) Topology() topology.Plan {
 			},
 			{
 				A: port(Control),
-				B: topology.End{Namespace: Namespace(Control), Interface: "eth0", MAC: mac(2, 100), Address: control, Gateway: routerInside.Addr()},
+				B: topology.End{Namespace: Namespace(Control), Interface: nodeLink, MAC: mac(2, 100), Address: control, Gateway: routerInside.Addr()},
 			},
 			{
 				A: topology.End{Interface: HostLink, MAC: mac(2, 2), Address: hostAddress},
@@ -58,11 +61,16 @@ func (c Cluster) NodeTopology(n Node) topology.Plan {
 		Cables: []topology.Cable{{
 			A: port(n.Name),
 			B: topology.End{
-				Namespace: Namespace(n.Name), Interface: "eth0", MAC: n.MAC,
+				Namespace: Namespace(n.Name), Interface: nodeLink, MAC: n.MAC,
 				Address: netip.PrefixFrom(n.Address, lan.Bits()), Gateway: routerInside.Addr(),
 			},
 		}},
 	}
+}
+
+// NodeLink is a node's interface to the LAN, with the address that it has, and its gateway.
+func NodeLink(n Node) (link string, address netip.Prefix, gateway netip.Addr) {
+	return nodeLink, netip.PrefixFrom(n.Address, lan.Bits()), routerInside.Addr()
 }
 
 func port(name string) topology.End {

@@ -73,7 +73,7 @@ func settle(name, dir string) error {
 	if err := mountAll(cgroupMounts(hierarchies)); err != nil {
 		return err
 	}
-	if err := copyBootID(dir); err != nil {
+	if err := copyBootID(dir, "/"); err != nil {
 		return err
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
@@ -109,13 +109,24 @@ func nodeMounts(dir string) []mount {
 	}
 }
 
-func copyBootID(dir string) error {
+// WriteBootID puts the boot id at BootIDFile again, where somebody removed it.
+func (n Node) WriteBootID() error {
+	root, err := n.Path("/")
+	if err != nil {
+		return err
+	}
+	return copyBootID(n.Dir, root)
+}
+
+// copyBootID copies the boot id in the node's folder to BootIDFile below root.
+func copyBootID(dir, root string) error {
+	file := filepath.Join(root, BootIDFile)
 	data, err := os.ReadFile(filepath.Join(dir, "boot_id"))
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(BootIDFile), 0o755)
+		err = os.MkdirAll(filepath.Dir(file), 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(BootIDFile, data, 0o644)
+		err = os.WriteFile(file, data, 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("write boot id: %w", err)

@@ -23,6 +23,7 @@ var (
 	pods        = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	deployments = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	reports     = schema.GroupVersionResource{Group: "hythe.dev", Version: "v1alpha1", Resource: "reports"}
+	leases      = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
 	daemonSets  = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}
 )
 
@@ -107,6 +108,15 @@ func (c *Cluster) DeleteReports(ctx context.Context) error {
 	err := c.client.Resource(reports).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
 	if err != nil && !apierrors.IsNotFound(err) { // the definition may be gone already
 		return fmt.Errorf("delete Reports: %w", err)
+	}
+	return nil
+}
+
+// DeleteLease deletes the Lease of controllers that have ended: nobody else would.
+func (c *Cluster) DeleteLease(ctx context.Context, namespace, name string) error {
+	err := c.client.Resource(leases).Namespace(namespace).Delete(ctx, name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete Lease %s/%s: %w", namespace, name, err)
 	}
 	return nil
 }

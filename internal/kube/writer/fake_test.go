@@ -202,6 +202,19 @@ func TestReportsOfGoneNodes(t *testing.T) {
 	})
 }
 
+// TestLeavingTellsNothing checks that who gives everything back writes neither Events nor conditions: it has no right to.
+func TestLeavingTellsNothing(t *testing.T) {
+	s := &model.Snapshot{Nodes: map[string]*model.Node{"n1": {Name: "n1"}}}
+	problem := []model.Problem{model.Problemf(model.ObjectRef{Kind: "Node", Name: "n1"}, "A", "b")}
+	for _, release := range []bool{false, true} {
+		f := &fakeServer{objects: map[string]any{"/api/v1/nodes/n1": &corev1.Node{}}}
+		_, err := f.writer(t).Set(t.Context(), s, Desired{Release: release, Networks: []string{"n1"}, Problems: problem, News: problem})
+		if got := f.written(); release != (got == "") || release && err != nil {
+			t.Errorf("release %t: written %q, error %v", release, got, err)
+		}
+	}
+}
+
 // TestReportIsLookedFor checks that a Report that somebody deleted comes back, and that it costs no write else.
 func TestReportIsLookedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

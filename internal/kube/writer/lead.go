@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
@@ -34,16 +36,37 @@ type guardedLock struct {
 	guard *time.Timer
 	held  *atomic.Bool // by this process, at some time
 	other *atomic.Bool // another holds it, as read last
+
+	log  *slog.Logger
+	said *atomic.Pointer[string] // why the Lease could not be had the last time, nil if it could
 }
 
-func newGuardedLock(lock resourcelock.Interface, guard *time.Timer) guardedLock {
-	return guardedLock{Interface: lock, guard: guard, held: &atomic.Bool{}, other: &atomic.Bool{}}
+func newGuardedLock(lock resourcelock.Interface, guard *time.Timer, log *slog.Logger) guardedLock {
+	return guardedLock{Interface: lock, guard: guard, held: &atomic.Bool{}, other: &atomic.Bool{}, log: log, said: &atomic.Pointer[string]{}}
+}
+
+// tell logs an error once while it lasts: the elector tries again for ever, and what it says goes nowhere. That others are
+// first is none.
+func (l guardedLock) tell(ctx context.Context, err error) {
+	switch {
+	case err == nil:
+		l.said.Store(nil)
+		return
+	case ctx.Err() != nil, apierrors.IsNotFound(err), apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
+		return
+	}
+	text := err.Error()
+	if old := l.said.Swap(&text); old == nil || *old != text {
+		l.log.Warn("this controller cannot compete for the Lease, it is tried again", "lease", l.Describe(), "error", err)
+	}
 }
 
 // Get implements resourcelock.Interface.
 func (l guardedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
 	record, raw, err := l.Interface.Get(ctx)
-	if err == nil {
+	if err != nil {
+		l.tell(ctx, err) // that it can be read says not that it can be written
+	} else {
 		other := record.HolderIdentity != "" && record.HolderIdentity != l.Identity()
 		l.other.Store(other)
 		if other && l.held.Load() {
@@ -56,7 +79,7 @@ func (l guardedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecor
 // Create implements resourcelock.Interface.
 func (l guardedLock) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
 	start := time.Now()
-	return l.guarded(l.Interface.Create(ctx, r), start)
+	return l.guarded(ctx, l.Interface.Create(ctx, r), start)
 }
 
 // Update implements resourcelock.Interface. An elector that ends gives back the Lease that it believes to hold: not if it
@@ -66,10 +89,11 @@ func (l guardedLock) Update(ctx context.Context, r resourcelock.LeaderElectionRe
 		return errors.New("give Lease back: another holds it")
 	}
 	start := time.Now()
-	return l.guarded(l.Interface.Update(ctx, r), start)
+	return l.guarded(ctx, l.Interface.Update(ctx, r), start)
 }
 
-func (l guardedLock) guarded(err error, start time.Time) error {
+func (l guardedLock) guarded(ctx context.Context, err error, start time.Time) error {
+	l.tell(ctx, err)
 	if err == nil {
 		l.held.Store(true)
 		l.guard.Reset(leaseRenew - time.Since(start))
@@ -113,7 +137,7 @@ func (w *Writer) leadOnce(ctx context.Context, lock resourcelock.Interface, work
 	done := make(chan error, 1)
 	leading := make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: newGuardedLock(lock, guard), LeaseDuration: leaseDuration, RenewDeadline: leaseRenew, RetryPeriod: leaseRetry, ReleaseOnCancel: true,
+		Lock: newGuardedLock(lock, guard, w.log), LeaseDuration: leaseDuration, RenewDeadline: leaseRenew, RetryPeriod: leaseRetry, ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(lost context.Context) {
 				close(leading)

@@ -3,7 +3,9 @@ package writer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,13 +34,16 @@ type fakeLock struct {
 	resourcelock.Interface
 	record  resourcelock.LeaderElectionRecord
 	updates int
+	err     error
 }
+
+func (l *fakeLock) Describe() string { return "default/" + LeaseName }
 
 func (l *fakeLock) Identity() string { return "this" }
 
 func (l *fakeLock) Get(context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
 	out := l.record
-	return &out, nil, nil
+	return &out, nil, l.err
 }
 
 func (l *fakeLock) Update(_ context.Context, r resourcelock.LeaderElectionRecord) error {
@@ -52,7 +59,7 @@ func TestLeaseOfAnother(t *testing.T) {
 	guard := time.AfterFunc(time.Hour, func() { ended <- struct{}{} })
 	defer guard.Stop()
 	inner := &fakeLock{}
-	lock := newGuardedLock(inner, guard)
+	lock := newGuardedLock(inner, guard, slog.New(slog.DiscardHandler))
 	see := func(holder string) {
 		t.Helper()
 		inner.record.HolderIdentity = holder
@@ -80,6 +87,27 @@ func TestLeaseOfAnother(t *testing.T) {
 	see("this")
 	if err := lock.Update(t.Context(), resourcelock.LeaderElectionRecord{}); err != nil || inner.record.HolderIdentity != "" {
 		t.Errorf("the own Lease was not given back: %v", err)
+	}
+}
+
+// TestLeaseRefused wants it said, once, that the Lease cannot be had; that there is none yet is no news.
+func TestLeaseRefused(t *testing.T) {
+	var log strings.Builder
+	inner := &fakeLock{}
+	lock := newGuardedLock(inner, time.NewTimer(time.Hour), slog.New(slog.NewTextHandler(&log, nil)))
+	leases := schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
+	for _, c := range []struct {
+		err  error
+		said int
+	}{
+		{apierrors.NewNotFound(leases, LeaseName), 0}, {apierrors.NewForbidden(leases, LeaseName, errors.New("of no role")), 1},
+		{apierrors.NewForbidden(leases, LeaseName, errors.New("of no role")), 1}, {nil, 1}, {errors.New("another"), 2},
+	} {
+		inner.err = c.err
+		_, _, _ = lock.Get(t.Context())
+		if got := strings.Count(log.String(), LeaseName); got < c.said || c.said == 0 && got > 0 || strings.Count(log.String(), "\n") != c.said {
+			t.Errorf("after %v:\n%s", c.err, log.String())
+		}
 	}
 }
 

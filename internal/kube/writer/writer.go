@@ -44,7 +44,7 @@ type Desired struct {
 	GatewayService model.Key
 	// Networks are the nodes whose condition NetworkUnavailable should be False, since their network is in place.
 	Networks []string
-	// Release says that Hythe leaves the cluster: all Reports are deleted.
+	// Release says that Hythe leaves the cluster: all Reports are deleted, and neither Events nor conditions written.
 	Release bool
 	// Pools is the status of AddressPools.
 	Pools map[string]v1alpha1.AddressPoolStatus
@@ -60,8 +60,9 @@ const ReasonClaimedByAnother = "ClaimedByAnother"
 const (
 	// goneFor is how long a node must be gone before its Reports are deleted.
 	goneFor = 5 * time.Minute
-	// reportAgain is how often a Report that did not change is looked for.
-	reportAgain = 5 * time.Minute
+	// reportAgain is how often a Report that did not change is looked for. The leader bears it for longer that Reports are
+	// deleted, by mistake: see deletedReports of package kube.
+	reportAgain = 20 * time.Second
 )
 
 // unseenFor is how long a Writer believes its own write more than a Snapshot that does not show it.
@@ -179,10 +180,13 @@ func (w *Writer) Set(ctx context.Context, s *model.Snapshot, d Desired) ([]model
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, w.setNetworks(ctx, d.Networks)...)
 	if err := w.deleteReports(ctx, s, d.Release); err != nil {
 		errs = append(errs, err)
 	}
+	if d.Release { // who leaves has nothing more to tell, and no right to
+		return model.SortProblems(problems), errors.Join(errs...)
+	}
+	errs = append(errs, w.setNetworks(ctx, d.Networks)...)
 	if err := w.events.set(ctx, s, append(slices.Clone(d.Problems), problems...), news); err != nil {
 		errs = append(errs, err)
 	}

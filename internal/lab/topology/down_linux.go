@@ -113,13 +113,20 @@ func StartTime(pid int) (ticks uint64, ok bool) {
 	if err != nil {
 		return 0, false
 	}
+	return parseStartTime(stat)
+}
+
+// parseStartTime reads proc_pid_stat(5). A zombie whose other threads have not ended yet is no dead process: it holds its
+// files, and the ports on which it listens.
+func parseStartTime(stat []byte) (ticks uint64, ok bool) {
+	const state, threads, start = 0, 17, 19 // fields, of those after the name
 	// The command name in parentheses may hold spaces.
-	_, rest, found := bytes.Cut(stat[bytes.LastIndexByte(stat, ')'):], []byte(" "))
+	_, rest, found := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
 	fields := strings.Fields(string(rest))
-	if !found || len(fields) < 20 || fields[0] == "Z" {
+	if !found || len(fields) <= start || fields[state] == "Z" && fields[threads] == "1" {
 		return 0, false
 	}
-	ticks, err = strconv.ParseUint(fields[19], 10, 64)
+	ticks, err := strconv.ParseUint(fields[start], 10, 64)
 	return ticks, err == nil
 }
 

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os/exec"
 	"testing"
@@ -95,4 +96,31 @@ func dial(lab, role, addr string) error {
 func refused(err error) bool {
 	var e *net.OpError
 	return errors.As(err, &e) && e.Err.Error() == "connect: connection refused"
+}
+
+// TestParseStartTime says that a process whose first thread has ended is there until the others have too: until then it
+// listens on its ports.
+func TestParseStartTime(t *testing.T) {
+	const rest = " 1 1 1 0 -1 4194304 102 0 0 0 0 0 0 0 20 0 %d 0 3592492 3133440 382\n"
+	for name, c := range map[string]struct {
+		name    string
+		threads int
+		want    bool
+	}{
+		"runs":                       {"1 (cat) R", 1, true},
+		"a name with spaces":         {"1 (a) b (c) S", 7, true},
+		"a zombie with threads":      {"1 (kube-apiserver) Z", 5, true},
+		"a zombie":                   {"1 (kube-apiserver) Z", 1, false},
+		"one that is called (a) Z b": {"1 ((a) Z b) S", 1, true},
+	} {
+		ticks, ok := parseStartTime(fmt.Appendf(nil, c.name+rest, c.threads))
+		if ok != c.want || ok && ticks != 3592492 {
+			t.Errorf("%s: %d %v, want %v", name, ticks, ok, c.want)
+		}
+	}
+	for _, cut := range []string{"", "1", "1 (cat) R 1 1"} {
+		if _, ok := parseStartTime([]byte(cut)); ok {
+			t.Errorf("%q is taken for a process", cut)
+		}
+	}
 }
