@@ -355,7 +355,7 @@ func TestRepair(t *testing.T) {
 		"delete table inet hythe",
 		"add element inet hythe addresses4 { 192.0.2.1 }",
 		"flush chain inet hythe nat-postrouting",
-		"insert rule inet hythe services drop",
+		"insert rule inet hythe services4 drop",
 		"add element inet hythe pod-ranges4 { 172.16.0.0/12 }",
 	} {
 		repairs := value(table.metrics.repairs)

@@ -42,6 +42,8 @@ type lookups struct {
 	digit string
 	from  netip.Addr // the source address; that of this node is chosen before translation
 	err   error
+
+	byAddress bool // the frontends of addresses have the destination
 }
 
 // get returns the value of an element, and whether it is there.
@@ -150,7 +152,7 @@ func (l *lookups) backends(f *Found) {
 		if p.Inside {
 			into = &f.Within
 		}
-		if *into != nil || p.NodePort && !f.NodePort {
+		if *into != nil || p.NodePort && (!f.NodePort || l.byAddress) {
 			continue
 		}
 		key := ruleset.PortKey(l.query.Protocol, l.query.Port)
@@ -161,6 +163,7 @@ func (l *lookups) backends(f *Found) {
 		if !there {
 			continue
 		}
+		l.byAddress = l.byAddress || !p.NodePort && !p.Inside // before NodePorts, also those for sources inside
 		name := p.Frontends + l.digit
 		*into = &FoundBackends{Map: name, Element: ruleset.ElementText(nfnetlink.Element{Set: name, Key: key})[len(name)+1:], Chain: chain}
 		l.endpoints(*into, p, key)
@@ -219,7 +222,7 @@ func (l *lookups) decide(f *Found) {
 	key := string(f.Query.To.AsSlice()) + ruleset.PortKey(f.Query.Protocol, f.Query.Port)
 	_, empty := l.get(ruleset.EmptySet+l.digit, key)
 	restricted, sources := ruleset.RestrictedSet, ruleset.SourcesSet
-	if f.NodePort {
+	if f.NodePort && !l.byAddress {
 		restricted, sources, key = ruleset.RestrictedNodePortsSet, ruleset.NodePortSourcesSet, ruleset.PortKey(f.Query.Protocol, f.Query.Port)
 	}
 	l.restricted(f, restricted, sources, key)
@@ -292,8 +295,10 @@ func (l *lookups) way(f *Found, i int, ap netip.AddrPort) FoundEndpoint {
 	switch {
 	case podLink && in(ruleset.HairpinsSet, from+to):
 		e.Rule = "pod to itself"
-	case podLink && !overlay, fromPod && in(ruleset.PodRangesSet, to):
+	case podLink && !overlay:
 		return e
+	case fromPod && in(ruleset.PodRangesSet, to):
+		e.Rule = l.podElsewhere(f)
 	case fromPod:
 		e.Rule = "pod to outside"
 	case f.Address:
@@ -307,6 +312,26 @@ func (l *lookups) way(f *Found, i int, ap netip.AddrPort) FoundEndpoint {
 	}
 	e.Masquerade = e.Rule != ""
 	return e
+}
+
+// podElsewhere is the rule of pod-to-pod that masquerades, or "".
+func (l *lookups) podElsewhere(f *Found) string {
+	route, err := link.ReadRoute(l.from, netip.Addr{})
+	l.fail(err)
+	if strings.HasPrefix(route.Device.Name, link.PodPrefix) && !l.isOverlay(route.Device.Name) {
+		return ""
+	}
+	to := string(l.query.To.AsSlice())
+	if _, vip := l.get(ruleset.PingsSet+l.digit, to); vip {
+		return "pod elsewhere by a VIP"
+	}
+	if _, external := l.get(ruleset.ExternalsSet+l.digit, to); external {
+		return "pod elsewhere by an external address"
+	}
+	if f.NodePort && !f.Address {
+		return "pod elsewhere by a NodePort"
+	}
+	return ""
 }
 
 func (l *lookups) isOverlay(device string) bool {

@@ -17,12 +17,11 @@ func Ended(src, dst netip.AddrPort) nfnetlink.Element {
 }
 
 // ended resets the connections in EndedSet, whose entries in conntrack were deleted: so what they send comes here, as
-// new or invalid. A SYN is a connection of its own, and so is what follows it.
+// new or invalid. Who jumps here asks notSYN: a SYN is a connection of its own, and so is what follows it.
 func ended() nfnetlink.Chain {
 	c := nfnetlink.Chain{Name: "ended"}
 	for _, f := range families() {
-		c.Rules = append(c.Rules, say("its endpoint is gone", protocol(unix.IPPROTO_TCP), notSYN(), f.is(), f.connection(false),
-			in(EndedSet+f.digit), count(EndpointGone), resetTCP()))
+		c.Rules = append(c.Rules, say("its endpoint is gone", f.is(), f.connection(false), in(EndedSet+f.digit), count(EndpointGone), resetTCP()))
 	}
 	return c
 }
@@ -30,12 +29,16 @@ func ended() nfnetlink.Chain {
 // untrackedProbes keeps conntrack from the probes of ended connections (conntrack.Flows): it would take one for a
 // connection from the Service, and its answer for a part of that. A window of zero is rare, and cheaper to look at.
 func untrackedProbes() nfnetlink.Chain {
-	c := nfnetlink.Chain{Name: "raw-output", Kind: "filter", Hook: unix.NF_INET_LOCAL_OUT, Priority: -300}
-	for _, f := range families() {
-		c.Rules = append(c.Rules, say("probe", protocol(unix.IPPROTO_TCP), marshal(
+	return nfnetlink.Chain{Name: "raw-output", Kind: "filter", Hook: unix.NF_INET_LOCAL_OUT, Priority: -300, Rules: []nfnetlink.Rule{
+		say("probe", protocol(unix.IPPROTO_TCP), marshal(
 			&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 14, Len: 2, DestRegister: reg},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{0, 0}}), f.is(), f.connection(true),
-			in(EndedSet+f.digit), marshal(&expr.Notrack{})))
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{0, 0}}), jump("probes"))}}
+}
+
+func probes() nfnetlink.Chain {
+	c := nfnetlink.Chain{Name: "probes"}
+	for _, f := range families() {
+		c.Rules = append(c.Rules, say("probe", f.is(), f.connection(true), in(EndedSet+f.digit), marshal(&expr.Notrack{})))
 	}
 	return c
 }
@@ -54,8 +57,8 @@ func (f family) connection(reversed bool) [][]byte {
 
 // notSYN matches TCP packets that begin no connection.
 func notSYN() [][]byte {
-	return marshal(
+	return concat(protocol(unix.IPPROTO_TCP), marshal(
 		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1, DestRegister: reg},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{2}, Xor: []byte{0}},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{0}})
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{0}}))
 }

@@ -77,9 +77,9 @@ func (f family) load(offset, register uint32) [][]byte {
 func (f family) from(set string) [][]byte { return concat(f.is(), f.load(f.saddr, reg), in(set)) }
 func (f family) to(set string) [][]byte   { return concat(f.is(), f.load(f.daddr, reg), in(set)) }
 
-// isNot matches packets whose address (by its offset) is another one.
-func (f family) isNot(offset uint32, a []byte) [][]byte {
-	return concat(f.load(offset, reg), marshal(&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: a}))
+// fromUnspecified matches packets whose source is the unspecified address.
+func (f family) fromUnspecified() [][]byte {
+	return concat(f.load(f.saddr, reg), marshal(&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, f.addr.Bytes)}))
 }
 
 // notLoopback matches packets that do not go to a loopback address.
@@ -113,8 +113,11 @@ func (f family) echoRequest() [][]byte {
 
 // originallyTo matches flows whose first packet came in with a destination in a set.
 func (f family) originallyTo(set string) [][]byte {
-	return concat([][]byte{nfnetlink.OriginalCt(f.ctDst, reg)}, in(set))
+	return concat(f.originalDestination(), in(set))
 }
+
+// originalDestination loads the destination that the flow's first packet came in with.
+func (f family) originalDestination() [][]byte { return [][]byte{nfnetlink.OriginalCt(f.ctDst, reg)} }
 
 // dnat translates to the address in a register and, if there is one, the port in another.
 func (f family) dnat(addr, port uint32) [][]byte {
@@ -218,7 +221,6 @@ func inByPod() [][]byte {
 	return marshal(
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(link.PodPrefix)},
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
 		&expr.Lookup{SourceRegister: reg, SetName: OverlaysSet, Invert: true})
 }
 
