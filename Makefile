@@ -63,7 +63,7 @@ conformance: ## Run Kubernetes' own tests against that cluster; goes on where it
 
 test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on that cluster, and that nothing is left of it; takes the place of one that runs
 	@./scripts/kubernetes.sh build e2e.test
-	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 25m -v -skip '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig/...
+	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 35m -v -skip '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig/...
 
 test-faults: setup-cluster kubernetes images ## Break things on that cluster under traffic, some 25 minutes (HYTHE_API_AWAY=60s, HYTHE_MANY=2000)
 	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 60m -v -run '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig
@@ -74,7 +74,7 @@ services: setup apiserver ## Send the packets of the suite about Services throug
 		$(GO) test -count 1 -timeout 9m -run 'TestBeside$$' -v ./conformance/services
 
 kubernetes: ## Build Kubernetes, CoreDNS and Helm, unless they are there: some minutes the first time
-	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns helm
+	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns helm helm3
 
 setup-cluster: setup
 	@./scripts/setup.sh cluster

@@ -5,19 +5,19 @@
 #   setup.sh cluster    those for the real cluster of conformance/rig
 set -euo pipefail
 
-# command:package
+# command or file:package
 needs=(ip:iproute2 nft:nftables tcpdump:tcpdump arping:iputils-arping ping:iputils-ping curl:curl h2load:nghttp2-client
-	conntrack:conntrack gcc:gcc git:git)
+	conntrack:conntrack gcc:gcc /usr/include/stdio.h:libc6-dev git:git)
 
 if [[ ${1:-} == cluster ]]; then
 	# The last of them go into the image that Kubernetes' own tests use.
-	needs=(containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins gcc:gcc strip:binutils
+	needs=(containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins gcc:gcc /usr/include/stdio.h:libc6-dev strip:binutils
 		busybox:busybox-static dig:bind9-dnsutils nc:netcat-openbsd iperf:iperf curl:curl ss:iproute2 ipcs:util-linux)
 fi
 
 missing=()
 for need in "${needs[@]}"; do
-	PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
+	[[ $need == /* && -e ${need%%:*} ]] || PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
 done
 if ((${#missing[@]} == 0)); then
 	exit 0

@@ -51,11 +51,16 @@ func (s *smoke) kubernetes(ctx context.Context, t *testing.T) {
 	}
 	last := ""
 	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		t.Log(lines.Text())
 		if strings.Contains(lines.Text(), " passed, ") {
 			last = lines.Text()
 		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Error(err)
+		_ = cmd.Process.Kill() // nobody reads what it says
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)

@@ -57,6 +57,7 @@ func TestFaults(t *testing.T) {
 		{"KubeProxyBeside", f.kubeProxyBeside},
 		{"DiskFull", f.diskFull},
 		{"LongLived", f.longLived},
+		{"EnvoyUpgraded", f.envoyUpgraded},
 		{"NodeAddedDrainedRemoved", f.nodeComesAndGoes},
 		{"NodeReaddressed", f.nodeReaddressed},
 		{"NodeRenumbered", f.nodeRenumbered},

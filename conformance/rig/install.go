@@ -92,7 +92,9 @@ func (r *rig) productTags() ([]string, error) {
 func (r *rig) writeBootIDs() error {
 	var errs []error
 	for _, n := range r.Nodes {
-		errs = append(errs, r.hostNode(n.Name).WriteBootID())
+		if _, on := r.hostNode(n.Name).InitPID(); on {
+			errs = append(errs, r.hostNode(n.Name).WriteBootID())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -121,7 +123,7 @@ func (r *rig) install(ctx context.Context) error {
 	if err := r.writeBootIDs(); err != nil {
 		return err
 	}
-	if _, err := r.command(ctx, "", r.Binary("helm"), append(args, tags...)...); err != nil {
+	if _, err := r.command(ctx, "", r.Binary(r.helm), append(args, tags...)...); err != nil {
 		return err
 	}
 	r.say("the chart is installed")

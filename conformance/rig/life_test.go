@@ -37,6 +37,15 @@ func (f *faults) longLived(ctx context.Context, t *testing.T) {
 	})
 }
 
+// envoyUpgraded replaces all Envoys: each has drained, and its VIP gone, before it ends.
+func (f *faults) envoyUpgraded(ctx context.Context, t *testing.T) {
+	f.lossless(ctx, t, func() {
+		f.must(ctx, t, "", "rollout", "restart", "daemonset/hythe-envoy", "-n", namespace)
+		f.must(ctx, t, "", "rollout", "status", "daemonset/hythe-envoy", "-n", namespace, "--timeout", "4m")
+		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
+	})
+}
+
 // staying does something under connections that stay, and under others.
 func (f *faults) staying(ctx context.Context, t *testing.T, what string, urls map[string]string, do func()) {
 	t.Helper()
@@ -134,6 +143,7 @@ func (f *faults) nodeComesAndGoes(ctx context.Context, t *testing.T) {
 func (f *faults) nodeRebooted(ctx context.Context, t *testing.T) {
 	before := f.owner(t, f.vip)
 	n, _ := f.Node(before)
+	boot := f.bootID(ctx, t, before)
 	lost := f.underTraffic(ctx, t, func() {
 		if err := f.kill(before); err != nil {
 			t.Fatal(err)
@@ -145,19 +155,47 @@ func (f *faults) nodeRebooted(ctx context.Context, t *testing.T) {
 		if err := f.reboot(ctx, n); err != nil {
 			t.Fatal(err)
 		}
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
+		f.back(ctx, t, n, boot)
 	})
 	for _, err := range lost {
 		t.Logf("while %s was off: %v", before, err)
 	}
 }
 
+// bootID is what the kubelet tells.
+func (f *faults) bootID(ctx context.Context, t *testing.T, node string) string {
+	t.Helper()
+	return f.must(ctx, t, "", "get", "node", node, "-o", "jsonpath={.status.nodeInfo.bootID}")
+}
+
+// back waits until a node works in another boot than before: pods and Reports of the API server may still be those of before.
+func (f *faults) back(ctx context.Context, t *testing.T, n cluster.Node, before string) {
+	t.Helper()
+	f.until(ctx, t, func(ctx context.Context) (string, error) {
+		out, err := f.kubectl(ctx, "", "get", "report", "node-"+n.Name, "-o", "jsonpath={.bootID} {.network}")
+		if boot, network, _ := strings.Cut(string(out), " "); err == nil && (boot == before || boot != f.bootID(ctx, t, n.Name) || network != "true") {
+			return "the Report of " + n.Name + " in another boot than " + before + ": " + string(out), nil
+		}
+		return "", err
+	})
+	f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
+	port := f.jsonPath(ctx, t, "service/by-port", "{.spec.ports[0].nodePort}")
+	f.eventually(ctx, t, func(ctx context.Context) error { return f.askPlain(ctx, n.Address.String()+":"+port) })
+}
+
 func (f *faults) allRebooted(ctx context.Context, t *testing.T) {
 	begun := time.Now()
+	boots := map[string]string{}
+	for _, n := range f.Nodes {
+		boots[n.Name] = f.bootID(ctx, t, n.Name)
+	}
 	if err := f.reboot(ctx, f.Nodes...); err != nil {
 		t.Fatal(err)
 	}
 	f.quiet(ctx, t)
 	t.Logf("all is served %.1fs after the power was cut", time.Since(begun).Seconds())
+	for _, n := range f.Nodes {
+		f.back(ctx, t, n, boots[n.Name])
+	}
 	f.follows(ctx, t, "booted")
 }

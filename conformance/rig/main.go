@@ -65,7 +65,7 @@ func (o *options) open(c cluster.Cluster, out io.Writer) (*rig, error) {
 	if c.Binaries, err = binaries(); err != nil {
 		return nil, err
 	}
-	return &rig{Cluster: c, source: source, out: out, begun: time.Now()}, nil
+	return &rig{Cluster: c, source: source, helm: "helm", out: out, begun: time.Now()}, nil
 }
 
 func upCommand(o *options) *cobra.Command {

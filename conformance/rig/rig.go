@@ -21,6 +21,7 @@ type rig struct {
 	cluster.Cluster
 	// source is the product's folder: images, chart, values.
 	source string
+	helm   string // the program that installs it
 	out    io.Writer
 	begun  time.Time
 }

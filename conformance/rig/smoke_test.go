@@ -34,7 +34,7 @@ const smokeHost = "smoke.example.com"
 // scripts/kubernetes.sh and the images of make images, and takes the place of a cluster that runs.
 func TestSmoke(t *testing.T) {
 	s := newSmoke(t, cluster.Hythe, 2)
-	ctx := s.fresh(t, 12*time.Minute)
+	ctx := s.fresh(t, 18*time.Minute)
 	if !t.Run("Ingress", func(t *testing.T) { s.eventually(ctx, t, s.askIngress) }) {
 		return
 	}
@@ -57,9 +57,11 @@ func TestSmoke(t *testing.T) {
 // plugins: these are as before when Hythe is gone.
 func TestGuestSmoke(t *testing.T) {
 	s := newSmoke(t, cluster.Guest, 2)
-	ctx := s.fresh(t, 8*time.Minute)
+	s.helm = "helm3" // TestSmoke does the same with Helm 4
+	ctx := s.fresh(t, 10*time.Minute)
 	t.Run("Ingress", func(t *testing.T) { s.eventually(ctx, t, s.askIngress) })
 	t.Run("LoadBalancer", func(t *testing.T) { s.askLoadBalancer(ctx, t) })
+	t.Run("Upgrade", func(t *testing.T) { s.upgrade(ctx, t) })
 	t.Run("Uninstall", func(t *testing.T) {
 		s.uninstall(ctx, t)
 		s.clean(t, map[string]string{
@@ -331,10 +333,18 @@ func (s *smoke) upgrade(ctx context.Context, t *testing.T) {
 			asked++
 		}
 	}()
-	_, err := s.command(ctx, "", s.Binary("helm"), "--kubeconfig", s.Kubeconfig(), "upgrade", release, filepath.Join(s.source, "charts", "hythe"),
-		"--namespace", namespace, "--reuse-values", "--set", "logLevel=debug")
-	if err == nil {
-		err = s.wait(ctx, "Hythe is ready after the upgrade", func() (string, error) { return s.incomplete(ctx, namespace) })
+	var err error
+	for _, step := range [][]string{
+		{"upgrade", release, filepath.Join(s.source, "charts", "hythe"), "--reuse-values", "--set", "logLevel=debug"},
+		{"rollback", release},
+	} {
+		_, err = s.command(ctx, "", s.Binary(s.helm), append(step, "--kubeconfig", s.Kubeconfig(), "--namespace", namespace)...)
+		if err == nil {
+			err = s.wait(ctx, "Hythe is ready after the "+step[0], func() (string, error) { return s.incomplete(ctx, namespace) })
+		}
+		if err != nil {
+			break
+		}
 	}
 	stop()
 	<-done
@@ -353,16 +363,24 @@ var kept = []string{"customresourcedefinition.apiextensions.k8s.io/", "apiservic
 
 // uninstall wants no object of Hythe to be left.
 func (s *smoke) uninstall(ctx context.Context, t *testing.T) {
-	if _, err := s.command(ctx, "", s.Binary("helm"), "--kubeconfig", s.Kubeconfig(), "uninstall", release, "--namespace", namespace, "--wait", "--timeout", "3m"); err != nil {
+	if _, err := s.command(ctx, "", s.Binary(s.helm), "--kubeconfig", s.Kubeconfig(), "uninstall", release, "--namespace", namespace, "--wait", "--timeout", "3m"); err != nil {
 		t.Fatal(err)
 	}
 	kinds := strings.Fields(s.must(ctx, t, "", "api-resources", "--verbs=list", "-o", "name"))
 	kinds = slices.DeleteFunc(kinds, func(kind string) bool { return strings.HasPrefix(kind, "events") })
-	for name := range strings.FieldsSeq(s.must(ctx, t, "", "get", strings.Join(kinds, ","), "--all-namespaces", "-o", "name")) {
-		if strings.Contains(name, "hythe") && !slices.ContainsFunc(kept, func(k string) bool { return strings.HasPrefix(name, k) }) {
-			t.Errorf("object %s is left", name)
+	s.eventually(ctx, t, func(ctx context.Context) error { // Helm 3 does not wait for what it deletes of hooks
+		out, err := s.kubectl(ctx, "", "get", strings.Join(kinds, ","), "--all-namespaces", "-o", "name")
+		var left []string
+		for name := range strings.FieldsSeq(string(out)) {
+			if strings.Contains(name, "hythe") && !slices.ContainsFunc(kept, func(k string) bool { return strings.HasPrefix(name, k) }) {
+				left = append(left, name)
+			}
 		}
-	}
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("objects are left: %v", left)
+		}
+		return err
+	})
 }
 
 // clean wants nothing of Hythe on the nodes. Each script prints what there is.

@@ -391,8 +391,20 @@ func (a *API) recall(d *disruption, changes []change) {
 		return
 	}
 	if objects, at, err := a.cache.load(); err == nil && time.Since(at) < silentRecall {
-		d.recall(objects, time.Now())
+		d.recall(still(objects, changes), time.Now())
 	}
+}
+
+// still returns the objects that are among those of the API server too: what was deleted meanwhile is never heard of again.
+func still(objects []metav1.Object, changes []change) []metav1.Object {
+	there := map[string]map[model.Key]bool{}
+	for _, c := range changes {
+		if there[c.kind] == nil {
+			there[c.kind] = map[model.Key]bool{}
+		}
+		there[c.kind][c.key] = c.object != nil
+	}
+	return slices.DeleteFunc(objects, func(o metav1.Object) bool { return !there[kindOf(o)][keyOf(o)] })
 }
 
 // fromCache returns the Snapshot that an earlier process left, nil if there is none.

@@ -309,6 +309,25 @@ func TestDisruptionRestart(t *testing.T) {
 	}
 }
 
+// TestDisruptionRestartWithout starts a process after a Node was deleted that its cache has: nobody will ever say that it is
+// gone, and it must not count as one that is alive. All others are silent, so there is no end.
+func TestDisruptionRestartWithout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster("RRR", "++ ")
+		options := APIOptions{Kinds: []string{"EndpointSlice", "Node"}, CacheDir: t.TempDir()}
+		w := watchFake(t, c.fakeServer, options)
+		w.last(10 * time.Second)
+		w.stop()
+		c.setNodes("UU")
+		c.set("endpointslices", fakeSlice("-- "))
+		w = watchFake(t, c.fakeServer, options)
+		defer w.stop()
+		if got := podsOf(w.last(5 * time.Minute)); got != "++ " {
+			t.Errorf("%q after five minutes in which all Nodes are silent", got)
+		}
+	})
+}
+
 // TestDisruptionLate lets the watch of Nodes come back some seconds after that of EndpointSlices, which is not believed for
 // that time; and not at all, which must not keep an endpoint ready for long.
 func TestDisruptionLate(t *testing.T) {
