@@ -85,7 +85,7 @@ func (s *smoke) prepare(ctx context.Context, t *testing.T) *faults {
 	// A server that ends leaves its clients the time to hear of it.
 	s.must(ctx, t, "", "patch", "deployment", "web", "-n", "smoke", "-p", `{"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 30,
 		"containers": [{"name": "web", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}]}}}}`)
-	s.until(ctx, t, func(context.Context) (string, error) { return s.incomplete(ctx, "smoke") })
+	s.whole(ctx, t, "smoke")
 	f := &faults{smoke: s, hythe: filepath.Join(t.TempDir(), "hythe")}
 	if _, err := s.command(ctx, "", "go", "build", "-o", f.hythe, filepath.Join(s.source, "cmd", "hythe")); err != nil {
 		t.Fatal(err)
@@ -102,6 +102,12 @@ func (s *smoke) must(ctx context.Context, t *testing.T, stdin string, args ...st
 		t.Fatal(err)
 	}
 	return string(out)
+}
+
+// whole waits until all that is to run in a namespace is ready.
+func (s *smoke) whole(ctx context.Context, t *testing.T, namespace string) {
+	t.Helper()
+	s.until(ctx, t, func(ctx context.Context) (string, error) { return s.incomplete(ctx, namespace) })
 }
 
 // until waits until nothing is missing.
@@ -153,7 +159,7 @@ func (f *faults) quiet(ctx context.Context, t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, ns := range []string{namespace, "smoke"} {
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, ns) })
+		f.whole(ctx, t, ns)
 	}
 	f.eventually(ctx, t, f.askBoth)
 }

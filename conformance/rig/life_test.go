@@ -29,11 +29,11 @@ func (f *faults) longLived(ctx context.Context, t *testing.T) {
 	urls[f.vip+":80"] = "http://long.example.com/hostname"
 	f.staying(ctx, t, "the agent is killed", urls, func() {
 		f.renewed(ctx, t, node.Name)
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
+		f.whole(ctx, t, namespace)
 	})
 	f.staying(ctx, t, "the agents are upgraded", urls, func() {
 		f.must(ctx, t, "", "rollout", "restart", "daemonset/hythe-node", "-n", namespace)
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
+		f.whole(ctx, t, namespace)
 	})
 }
 
@@ -42,7 +42,7 @@ func (f *faults) envoyUpgraded(ctx context.Context, t *testing.T) {
 	f.lossless(ctx, t, func() {
 		f.must(ctx, t, "", "rollout", "restart", "daemonset/hythe-envoy", "-n", namespace)
 		f.must(ctx, t, "", "rollout", "status", "daemonset/hythe-envoy", "-n", namespace, "--timeout", "4m")
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
+		f.whole(ctx, t, namespace)
 	})
 }
 
@@ -115,12 +115,11 @@ func (f *faults) nodeComesAndGoes(ctx context.Context, t *testing.T) {
 		}
 		// As many as also come to the new node where the three that there are share one: maxSkew is 1.
 		f.must(ctx, t, "", "scale", "deployment/web", "-n", "smoke", "--replicas=6")
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, "smoke") })
+		f.whole(ctx, t, "smoke")
 		if pods := f.must(ctx, t, "", "get", "pods", "-n", "smoke", "--field-selector", "spec.nodeName="+n.Name, "-o", "name"); !strings.Contains(pods, "web-") {
 			t.Errorf("no server on the new node: %q", pods)
 		}
-		port := f.jsonPath(ctx, t, "service/by-port", "{.spec.ports[0].nodePort}")
-		f.eventually(ctx, t, func(ctx context.Context) error { return f.askPlain(ctx, n.Address.String()+":"+port) })
+		f.askNodePort(ctx, t, n)
 		if conditions := f.must(ctx, t, "", "get", "node", n.Name, "-o", "jsonpath={.status.conditions[?(@.type=='NetworkUnavailable')].status}"); conditions != "False" {
 			t.Errorf("NetworkUnavailable of the new node is %q", conditions)
 		}
@@ -178,9 +177,8 @@ func (f *faults) back(ctx context.Context, t *testing.T, n cluster.Node, before 
 		}
 		return "", err
 	})
-	f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
-	port := f.jsonPath(ctx, t, "service/by-port", "{.spec.ports[0].nodePort}")
-	f.eventually(ctx, t, func(ctx context.Context) error { return f.askPlain(ctx, n.Address.String()+":"+port) })
+	f.whole(ctx, t, namespace)
+	f.askNodePort(ctx, t, n)
 }
 
 func (f *faults) allRebooted(ctx context.Context, t *testing.T) {

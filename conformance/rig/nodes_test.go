@@ -147,8 +147,7 @@ func (f *faults) nodeReaddressed(ctx context.Context, t *testing.T) {
 		n, _ = f.Node(name)
 		f.quiet(ctx, t)
 		f.lossless(ctx, t, func() {
-			port := f.jsonPath(ctx, t, "service/by-port", "{.spec.ports[0].nodePort}")
-			f.eventually(ctx, t, func(ctx context.Context) error { return f.askPlain(ctx, n.Address.String()+":"+port) })
+			f.askNodePort(ctx, t, n)
 			f.follows(ctx, t, "readdressed")
 		})
 	}
@@ -199,10 +198,10 @@ func (f *faults) renumberTo(ctx context.Context, t *testing.T, name string, cidr
 	})
 	f.named(ctx, t, "PodOutsideCIDR", false)
 	for _, ns := range []string{namespace, "smoke"} {
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, ns) })
+		f.whole(ctx, t, ns)
 	}
 	f.must(ctx, t, "", "rollout", "restart", "deployment/web", "-n", "smoke") // spread over all nodes again
-	f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, "smoke") })
+	f.whole(ctx, t, "smoke")
 	f.mesh(ctx, t)
 	f.forgotten(ctx, t, strings.TrimSuffix(old, "0/24"))
 }
@@ -277,11 +276,11 @@ func TestTwoAPIServers(t *testing.T) {
 		f.follows(ctx, t, "second")
 		f.service(ctx, t, "second")
 		f.must(ctx, t, "", "rollout", "restart", "deployment/web", "-n", "smoke") // other endpoints
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, "smoke") })
+		f.whole(ctx, t, "smoke")
 		t.Logf("an Ingress, a Service and other endpoints are served %.1fs after the first API server was killed", time.Since(begun).Seconds())
 		for _, n := range f.Nodes {
 			f.renewed(ctx, t, n.Name)
-			f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
+			f.whole(ctx, t, namespace)
 		}
 		f.follows(ctx, t, "renewed")
 		f.must(ctx, t, "", "delete", "service/second", "-n", "smoke")

@@ -329,7 +329,7 @@ func (f *faults) diskFull(ctx context.Context, t *testing.T) {
 	restart := func(t *testing.T) {
 		t.Helper()
 		f.must(ctx, t, "", "delete", "pod", "-n", namespace, "-l", "app.kubernetes.io/component=node", "--field-selector", "spec.nodeName="+node)
-		f.until(ctx, t, func(ctx context.Context) (string, error) { return f.incomplete(ctx, namespace) })
+		f.whole(ctx, t, namespace)
 	}
 	sh := func(script string) {
 		t.Helper()

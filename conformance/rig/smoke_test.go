@@ -38,7 +38,7 @@ func TestSmoke(t *testing.T) {
 	if !t.Run("Ingress", func(t *testing.T) { s.eventually(ctx, t, s.askIngress) }) {
 		return
 	}
-	t.Run("NodePort", func(t *testing.T) { s.askNodePort(ctx, t) })
+	t.Run("NodePort", func(t *testing.T) { s.askNodePort(ctx, t, s.Nodes...) })
 	t.Run("LoadBalancer", func(t *testing.T) { s.askLoadBalancer(ctx, t) })
 	t.Run("DNS", func(t *testing.T) { s.eventually(ctx, t, s.askInside) })
 	t.Run("Kubernetes", func(t *testing.T) { s.kubernetes(ctx, t) })
@@ -68,7 +68,7 @@ func TestGuestSmoke(t *testing.T) {
 			"CNI configuration": "ls -A /etc/cni/net.d | grep -vx 10-bridge.conflist",
 			"CNI plugins":       "ls -A /opt/cni/bin | grep hythe",
 		})
-		s.askNodePort(ctx, t)
+		s.askNodePort(ctx, t, s.Nodes...)
 		s.eventually(ctx, t, s.askInside)
 	})
 }
@@ -262,9 +262,10 @@ func (s *smoke) askPlain(ctx context.Context, address string) error {
 	return s.ask(ctx, address, "http://"+address+"/hostname", "web-")
 }
 
-func (s *smoke) askNodePort(ctx context.Context, t *testing.T) {
+// askNodePort asks each of the nodes until it answers.
+func (s *smoke) askNodePort(ctx context.Context, t *testing.T, nodes ...cluster.Node) {
 	t.Helper()
-	for _, n := range s.Nodes {
+	for _, n := range nodes {
 		s.eventually(ctx, t, func(ctx context.Context) error {
 			port := s.jsonPath(ctx, t, "service/by-port", "{.spec.ports[0].nodePort}")
 			return s.askPlain(ctx, n.Address.String()+":"+port)
