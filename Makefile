@@ -56,10 +56,10 @@ cluster-down: ## Stop that cluster and remove everything of it
 cluster-status: ## Show what runs of that cluster
 	@$(BIN)/rig status --dir $(CLUSTER_DIR)
 
-conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (FOCUS=REGEXP, SKIP=REGEXP; AGAIN=1 runs also what failed)
+conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (SET=conformance, network or loadbalancer; FOCUS=REGEXP, SKIP=REGEXP; BESIDE=4 at a time; AGAIN=1 runs also what failed)
 	@./scripts/kubernetes.sh build e2e.test
 	@$(GO) build -o $(BIN)/e2e ./conformance/e2e
-	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
+	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(SET),--set $(SET)) $(if $(BESIDE),--beside $(BESIDE)) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
 
 test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on that cluster, and that nothing is left of it; takes the place of one that runs
 	@./scripts/kubernetes.sh build e2e.test
@@ -74,7 +74,7 @@ services: setup apiserver ## Send the packets of the suite about Services throug
 		$(GO) test -count 1 -timeout 9m -run 'TestBeside$$' -v ./conformance/services
 
 kubernetes: ## Build Kubernetes, CoreDNS and Helm, unless they are there: some minutes the first time
-	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns helm helm3
+	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost regression-issue-74839 pause coredns helm helm3
 
 setup-cluster: setup
 	@./scripts/setup.sh cluster

@@ -152,7 +152,7 @@ func (n *node) addNodeFlags(cmd *cobra.Command) {
 
 func (n *node) run(ctx context.Context) error {
 	if os.Getenv("GOGC") == "" { // most of what it holds stays for long, and every node has one: memory is dearer than time
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(30)
 	}
 	tasks, closeAll, err := n.tasks()
 	if err != nil {
@@ -387,7 +387,7 @@ func (n *node) setOverlay(ctx context.Context, s *model.Snapshot) ([]model.Probl
 	n.mu.Lock()
 	laid, before := n.laid, n.issues["overlay"]
 	n.mu.Unlock()
-	if _, same := s.EndpointsSince(laid); same {
+	if _, same := s.ServicesSince(laid); same {
 		return before, nil
 	}
 	state, problems := overlay.Build(s, n.name, n.overlay)
@@ -419,7 +419,9 @@ func (n *node) setServices(ctx context.Context, s *model.Snapshot) ([]model.Prob
 	n.panics.Problems("proxy", problems)
 	n.setWanted("services", state.String, func() { n.wantedProxy = func() proxy.State { return state } })
 	err := n.table.Set(ctx, state)
-	n.flows.Set(state, err == nil)
+	if !s.Recalled { // a flow may be to an endpoint that came later: the API server's own state tells
+		n.flows.Set(state, err == nil)
+	}
 	if n.local != nil {
 		n.local.Set(state)
 	}

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
@@ -51,9 +54,9 @@ func TestServiceFlags(t *testing.T) {
 	}
 }
 
-// TestServicesOfNode brings a Snapshot into the kernel, and to those who ask about its Service.
-func TestServicesOfNode(t *testing.T) {
-	testenv.NetNS(t)
+// servicesNode is a node that brings Services into the network namespace of the test.
+func servicesNode(t *testing.T) *node {
+	t.Helper()
 	n := &node{nodeOptions: nodeOptions{name: "n1"}, issues: map[string][]model.Problem{}, texts: map[string]func() string{}}
 	n.log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	n.health = health.NewServer(n.log, "")
@@ -61,10 +64,17 @@ func TestServicesOfNode(t *testing.T) {
 	if n.table, err = nft.New(n.log, nil, nft.WithoutOwner()); err != nil {
 		t.Fatal(err)
 	}
-	defer n.table.Close()
+	t.Cleanup(func() { n.table.Close() })
 	if n.flows, err = conntrack.New(n.log, nil); err != nil {
 		t.Fatal(err)
 	}
+	return n
+}
+
+// TestServicesOfNode brings a Snapshot into the kernel, and to those who ask about its Service.
+func TestServicesOfNode(t *testing.T) {
+	testenv.NetNS(t)
+	n := servicesNode(t)
 	key := model.Key{Namespace: "shop", Name: "web"}
 	s := &model.Snapshot{
 		Nodes: map[string]*model.Node{"n1": {Name: "n1"}},
@@ -88,4 +98,64 @@ func TestServicesOfNode(t *testing.T) {
 	if w.Code != http.StatusServiceUnavailable || !strings.Contains(string(body), `"name":"web"`) || !strings.Contains(string(body), `"serviceProxyHealthy":true`) {
 		t.Errorf("%d %s", w.Code, body)
 	}
+}
+
+// TestFlowsOfRecalledState starts without an API server: a flow to an endpoint that came after the state of before lives on,
+// until the API server says that there is no such endpoint.
+func TestFlowsOfRecalledState(t *testing.T) {
+	testenv.NetNS(t)
+	n := servicesNode(t)
+	key := model.Key{Namespace: "shop", Name: "dns"}
+	s := &model.Snapshot{
+		Recalled: true,
+		Nodes:    map[string]*model.Node{"n1": {Name: "n1"}},
+		Services: map[model.Key]*corev1.Service{key: {ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Spec: corev1.ServiceSpec{
+			ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}}}}},
+		Endpoints: map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{{Protocol: corev1.ProtocolUDP,
+			Endpoints: []model.Endpoint{{AddrPort: netip.MustParseAddrPort("10.244.0.2:53"), Ready: true, Serving: true}}}}}},
+	}
+	const newer = "10.244.0.9"
+	flow(t, "-I", "-p", "udp", "-s", "10.244.0.5", "-d", "10.96.0.1", "--orig-port-src", "5000", "--orig-port-dst", "53", "-r", newer, "-q", "10.244.0.5",
+		"--reply-port-src", "53", "--reply-port-dst", "5000", "-g", newer, "-t", "300")
+	lives := func() bool { return strings.Contains(flow(t, "-L", "-p", "udp"), "src="+newer) }
+	if !lives() {
+		t.Fatal("there is no flow")
+	}
+	look := func() { // on this thread, which is in the network namespace
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if err := n.flows.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if problems, err := n.setProxy(t.Context(), s); err != nil || len(problems) > 0 {
+		t.Fatal(problems, err)
+	}
+	look()
+	if !lives() {
+		t.Error("the flow was ended by a state of before")
+	}
+	fresh := *s
+	fresh.Recalled = false
+	if problems, err := n.setProxy(t.Context(), &fresh); err != nil || len(problems) > 0 {
+		t.Fatal(problems, err)
+	}
+	for range 20 {
+		if look(); !lives() {
+			break
+		}
+	}
+	if lives() {
+		t.Error("the flow to an endpoint that is gone was not ended")
+	}
+}
+
+// flow runs the tool conntrack.
+func flow(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("conntrack", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("conntrack %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
 }

@@ -34,9 +34,9 @@ const (
 	apiAddr = "127.0.0.1:6443"
 )
 
-// newSpace makes the namespace, as the node of the given name would be: it has that node's address.
-func newSpace(name, dir string, server *stub.Server) (*space, error) {
-	s := &space{name: prefix + name, dir: filepath.Join(dir, name), api: server}
+// emptySpace makes the namespace of a node, with its address and nobody in it.
+func emptySpace(name, dir string) (*space, error) {
+	s := &space{name: prefix + name, dir: filepath.Join(dir, name)}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
@@ -46,8 +46,22 @@ func newSpace(name, dir string, server *stub.Server) (*space, error) {
 	if err := topology.CreateNamespace(s.name); err != nil {
 		return nil, err
 	}
+	s.kubeconfig = filepath.Join(s.dir, "kubeconfig")
+	if err := s.addNodeAddress(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// newSpace makes a namespace with a stub API server at its loopback address.
+func newSpace(name, dir string, server *stub.Server) (*space, error) {
+	s, err := emptySpace(name, dir)
+	if err != nil {
+		return nil, err
+	}
+	s.api = server
 	var listener net.Listener
-	err := topology.Do(s.name, func() (err error) {
+	err = topology.Do(s.name, func() (err error) {
 		listener, err = net.Listen("tcp", apiAddr)
 		return err
 	})
@@ -56,10 +70,12 @@ func newSpace(name, dir string, server *stub.Server) (*space, error) {
 	}
 	s.server = &http.Server{Handler: server, ReadHeaderTimeout: time.Minute}
 	go func() { _ = s.server.Serve(listener) }()
-	s.kubeconfig = filepath.Join(s.dir, "kubeconfig")
 	config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":"http://%s"}}],`+
 		`"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{}}]}`, apiAddr)
-	return s, errors.Join(s.addNodeAddress(), os.WriteFile(s.kubeconfig, []byte(config), 0o600))
+	if err := os.WriteFile(s.kubeconfig, []byte(config), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("write kubeconfig: %w", err), s.close())
+	}
+	return s, nil
 }
 
 // close ends the namespace and its server.

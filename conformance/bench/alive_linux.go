@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"syscall"
 	"time"
@@ -16,7 +19,7 @@ func (b *bench) alive(ctx context.Context) error {
 	if b.short {
 		w, conns, restarts, upgrades, changes = world{services: 30, endpoints: 3}, 200, 2, 1, 20
 	}
-	if !b.wants(hythe) || b.results.has("alive", w.services) && !b.again {
+	if !b.wants(hythe) || b.results.has("alive", w.services, hythe) && !b.again {
 		return nil
 	}
 	if b.other == "" {
@@ -37,7 +40,9 @@ func (b *bench) aliveOf(ctx context.Context, w world, n, restarts, upgrades, cha
 	var c crowd
 	defer func() {
 		for _, one := range c {
-			_ = one.Close()
+			if one != nil {
+				_ = one.Close()
+			}
 		}
 	}()
 	for i := range n {
@@ -50,9 +55,11 @@ func (b *bench) aliveOf(ctx context.Context, w world, n, restarts, upgrades, cha
 	if lost := c.ask(); lost > 0 {
 		return fmt.Errorf("%d of %d connections never worked", lost, n)
 	}
-	note := func(what string, lost int, times int) error {
-		return b.results.add(measurement{"alive", fmt.Sprintf("lost of %d connections in %d %s", n, times, what), hythe, w.services, w.endpoints}, []float64{float64(lost)})
+	values := map[measurement][]float64{}
+	note := func(what string, lost, times int) {
+		values[measurement{"alive", fmt.Sprintf("lost of %d connections in %d %s", n, times, what), hythe, w.services, w.endpoints}] = []float64{float64(lost)}
 	}
+	defer func() { err = b.addAll(values, err) }()
 	lost := 0
 	for i := range restarts {
 		signal := []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[i%2]
@@ -61,9 +68,7 @@ func (b *bench) aliveOf(ctx context.Context, w world, n, restarts, upgrades, cha
 		}
 		lost += c.ask()
 	}
-	if err := note("restarts", lost, restarts); err != nil {
-		return err
-	}
+	note("restarts", lost, restarts)
 	lost = 0
 	for i := range upgrades {
 		programs := b.programs
@@ -76,24 +81,39 @@ func (b *bench) aliveOf(ctx context.Context, w world, n, restarts, upgrades, cha
 		lost += c.ask()
 	}
 	if upgrades > 0 {
-		if err := note("upgrades to another version of the rules", lost, upgrades); err != nil {
-			return err
-		}
+		note("upgrades to another version of the rules", lost, upgrades)
 	}
 	if err := p.changeOthers(w, changes); err != nil {
 		return err
 	}
-	return note("changes of other Services", c.ask(), changes)
+	note("changes of other Services", c.ask(), changes)
+	return nil
 }
 
-// ask sends a word over each connection and returns how many do not give it back. Those are asked no more.
+// askTimeout is how long all connections of a crowd may take to answer.
+const askTimeout = 20 * time.Second
+
+// ask sends a word over each connection and returns how many do not give it back in time. Those are asked no more.
 func (c crowd) ask() (lost int) {
+	end := time.Now().Add(askTimeout)
+	words := make([][]byte, len(c))
+	for i, one := range c { // all words are on their way before the first answer is waited for
+		if one == nil {
+			continue
+		}
+		words[i] = binary.BigEndian.AppendUint64(nil, uint64(i)<<32|rand.Uint64N(1<<32)) //nolint:gosec // no secret
+		if one.SetDeadline(end) == nil {
+			_, _ = one.Write(words[i])
+		}
+	}
 	for i, one := range c {
 		if one == nil {
 			continue
 		}
-		word := binary.BigEndian.AppendUint64(nil, uint64(i))
-		if err := ping(one, word); err != nil || binary.BigEndian.Uint64(word) != uint64(i) {
+		got := make([]byte, len(words[i]))
+		if _, err := io.ReadFull(one, got); err != nil || !bytes.Equal(got, words[i]) {
+			_ = one.Close()
+			c[i] = nil
 			lost++
 		}
 	}

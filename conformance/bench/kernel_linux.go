@@ -153,13 +153,15 @@ func elements(m netlink.Message) [][]byte {
 	return out
 }
 
-// A sighting is when the kernel said that an element with an address as its value is there.
+// A sighting is when the kernel said that an element is there: one with an endpoint's address as its value, or one with
+// a frontend as its key.
 type sighting struct {
-	addr netip.Addr
-	at   time.Time
+	addr     netip.Addr     // valid for an endpoint
+	frontend netip.AddrPort // valid for a frontend
+	at       time.Time
 }
 
-// watchElements tells of addresses as values of new elements in the namespace, until the ruleset is closed. The time is
+// watchElements tells of endpoints and frontends in new elements in the namespace, until the ruleset is closed. The time is
 // that when the kernel's notification was read.
 func watchElements(ns string, tell func(sighting)) (ruleset, error) {
 	r, err := openRuleset(ns)
@@ -185,9 +187,15 @@ func watchElements(ns string, tell func(sighting)) (ruleset, error) {
 					continue
 				}
 				for _, element := range elements(m) {
-					if a, ok := addressOf(element); ok {
-						tell(sighting{a, at})
+					one := sighting{at: at}
+					if value := attribute(element, unix.NFTA_SET_ELEM_DATA); len(value) >= 4 {
+						one.addr = netip.AddrFrom4([4]byte(value[:4]))
 					}
+					// address . protocol . port, each of which takes whole words
+					if key := attribute(element, unix.NFTA_SET_ELEM_KEY); len(key) == 12 {
+						one.frontend = netip.AddrPortFrom(netip.AddrFrom4([4]byte(key[:4])), binary.BigEndian.Uint16(key[8:]))
+					}
+					tell(one)
 				}
 			}
 		}
@@ -195,17 +203,17 @@ func watchElements(ns string, tell func(sighting)) (ruleset, error) {
 	return r, nil
 }
 
-// addressOf is the IPv4 address that the value of an element begins with.
-func addressOf(element []byte) (netip.Addr, bool) {
+// attribute is the value in an attribute of an element; nil if it has none, or a verdict.
+func attribute(element []byte, which uint16) []byte {
 	for typ, data := range attributes(element) {
-		if typ != unix.NFTA_SET_ELEM_DATA {
+		if typ != which {
 			continue
 		}
 		for typ, value := range attributes(data) {
-			if typ == unix.NFTA_DATA_VALUE && len(value) >= 4 {
-				return netip.AddrFrom4([4]byte(value[:4])), true
+			if typ == unix.NFTA_DATA_VALUE {
+				return value
 			}
 		}
 	}
-	return netip.Addr{}, false
+	return nil
 }

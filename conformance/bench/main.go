@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A bench is what all benchmarks share.
@@ -22,23 +23,26 @@ type bench struct {
 	again    bool
 	size     int    // the one size of full and traffic, 0 for all
 	other    string // another version of the binary, for upgrades; empty for none
+	limit    time.Duration
 	results  *results
 }
 
-// benchmarks are all of them, in their order.
-func (b *bench) benchmarks() []struct {
+// A benchmark is one part of the whole. What it did not end within its limit is left out, and the next one begins.
+type benchmark struct {
 	name, about string
+	limit       time.Duration
 	run         func(context.Context) error
-} {
-	return []struct {
-		name, about string
-		run         func(context.Context) error
-	}{
-		{"full", "All Services are written for the first time.", b.full},
-		{"update", "One endpoint of one Service is replaced, while all others stay.", b.update},
-		{"traffic", "A client on the node asks Services, of which the first, the middle and the last lead to a server; subjects in turns.", b.traffic},
-		{"alive", "Connections that are there while the agent is restarted, half of the times killed, and replaced by another version.", b.alive},
-		{"churn", "250,000 endpoints, of which 500 are replaced each second, one by one.", b.churn},
+}
+
+// benchmarks are all of them, in their order.
+func (b *bench) benchmarks() []benchmark {
+	return []benchmark{
+		{"full", "All Services are written for the first time.", 13 * time.Minute, b.full},
+		{"update", "One endpoint of one Service is replaced, or the port of one Service, while all others stay.", 7 * time.Minute, b.update},
+		{"traffic", "A client on the node asks Services, of which the first, the middle and the last lead to a server; subjects in turns.", 6 * time.Minute, b.traffic},
+		{"alive", "Connections that are there while the agent is restarted, half of the times killed, and replaced by another version.", 3 * time.Minute, b.alive},
+		{"churn", "250,000 endpoints, of which 500 are replaced each second, one by one.", 4 * time.Minute, b.churn},
+		{"churn-api", "The same with a real etcd and kube-apiserver, at 50 changes a second.", 5 * time.Minute, b.churnAPI},
 	}
 }
 
@@ -65,6 +69,7 @@ func main() {
 	flag.BoolVar(&b.short, "short", false, "small sizes and few repetitions: whether it works, in less than a minute; nothing is kept")
 	flag.BoolVar(&b.again, "again", false, "measure also what this commit has rows of")
 	flag.StringVar(&path, "results", "conformance/results/services-bench.jsonl", "where rows are appended")
+	flag.DurationVar(&b.limit, "limit", 34*time.Minute, "how long all may take: what is not measured then is measured by the next run")
 	flag.StringVar(&commit, "commit", "unknown", "the commit that is measured")
 	echo := flag.Bool("echo", false, "be the server of traffic and alive, in place of all else")
 	flag.Parse()
@@ -88,6 +93,8 @@ func split(list string) []string {
 func (b *bench) main(only, subjects []string, path, commit string) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, b.limit, fmt.Errorf("all may take %v", b.limit))
+	defer cancel()
 	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "hythe-bench.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return fmt.Errorf("lock: %w", err)
@@ -106,20 +113,54 @@ func (b *bench) main(only, subjects []string, path, commit string) (err error) {
 	if b.results, err = openResults(path, commit); err != nil {
 		return err
 	}
+	var errs []error
 	for _, o := range b.benchmarks() {
-		if len(only) > 0 && !slices.Contains(only, o.name) {
+		if len(only) > 0 && !slices.Contains(only, o.name) || ctx.Err() != nil {
 			continue
 		}
-		if err := o.run(ctx); err != nil { // its folder stays, with the logs
-			return fmt.Errorf("%s: %w", o.name, errors.Join(err, b.results.write()))
+		begin := time.Now()
+		err := within(ctx, o.limit, o.run)
+		fmt.Printf("%-9s took %v\n", o.name, time.Since(begin).Round(time.Second/10))
+		if err != nil {
+			err = fmt.Errorf("%s: %w", o.name, err)
+			fmt.Fprintln(os.Stderr, "bench:", err) // now, and the next one goes on
 		}
+		errs = append(errs, err, b.results.write())
 	}
-	return errors.Join(b.results.write(), os.RemoveAll(b.dir))
+	if err := errors.Join(append(errs, context.Cause(ctx))...); err != nil {
+		return err // the folder stays, with the logs
+	}
+	return os.RemoveAll(b.dir)
+}
+
+// grace is how long a benchmark may take to clean up after its limit.
+const grace = 40 * time.Second
+
+// within runs f, and returns without it if it does not end soon after its limit.
+func within(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it was stopped after %v", limit))
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		if err != nil && ctx.Err() != nil {
+			err = errors.Join(context.Cause(ctx), err)
+		}
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return errors.Join(context.Cause(ctx), err)
+	case <-time.After(grace):
+		return errors.Join(context.Cause(ctx), errors.New("it did not even end then"))
+	}
 }
 
 // done says whether a size need not be measured.
 func (b *bench) done(bench string, services int) bool {
-	return b.results.has(bench, services) && !b.again || b.size != 0 && b.size != services
+	return b.results.has(bench, services, "") && !b.again || b.size != 0 && b.size != services
 }
 
 // wants says whether a subject is to be measured, and can be.
@@ -141,17 +182,20 @@ func (b *bench) rivals(services int) []subject {
 	return out
 }
 
-// addAll appends the rows of some measurements, sorted.
-func (b *bench) addAll(values map[measurement][]float64) error {
+// addAll appends the rows of some measurements, sorted. With an error that ended them they are partial; it is in what is
+// returned.
+func (b *bench) addAll(values map[measurement][]float64, ended error) error {
 	keys := make([]measurement, 0, len(values))
 	for m := range values {
 		keys = append(keys, m)
 	}
 	slices.SortFunc(keys, func(x, y measurement) int { return strings.Compare(fmt.Sprint(x), fmt.Sprint(y)) })
 	for _, m := range keys {
-		if err := b.results.add(m, values[m]); err != nil {
-			return err
+		one := newRow(m, values[m])
+		one.Partial = ended != nil
+		if err := b.results.append(one); err != nil {
+			return errors.Join(ended, err)
 		}
 	}
-	return nil
+	return ended
 }

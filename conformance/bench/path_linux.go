@@ -132,10 +132,10 @@ func serveEcho(ns string) (*echo, error) {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	cmd := exec.Command(self, "-echo")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	out, errOut := cmd.StdoutPipe()
+	_, errIn := cmd.StdinPipe() // it ends with its input: a signal for the parent's death would come at the death of the thread that starts it
+	if err := errors.Join(errOut, errIn); err != nil {
 		return nil, fmt.Errorf("start echo: %w", err)
 	}
 	if err := topology.Start(ns, cmd); err != nil {
@@ -161,6 +161,10 @@ func runEcho() error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	fmt.Println("listening")
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_ = listener.Close()
+	}()
 	for {
 		c, err := listener.Accept()
 		if err != nil {
@@ -177,19 +181,18 @@ type onlyReader struct{ io.Reader }
 
 // traffic is the benchmark of packets.
 func (b *bench) traffic(ctx context.Context) error {
-	sizes, rounds := []int{10, 1000, 10_000, 30_000}, 20
+	sizes, rounds := []int{10, 1000, 10_000, 30_000}, 30
 	if b.short {
 		sizes, rounds = []int{10}, 2
 	}
+	var errs []error
 	for _, n := range sizes {
-		if b.done("traffic", n) {
+		if b.done("traffic", n) || ctx.Err() != nil {
 			continue
 		}
-		if err := b.trafficOf(ctx, world{services: n, endpoints: 3}, rounds); err != nil {
-			return err
-		}
+		errs = append(errs, b.trafficOf(ctx, world{services: n, endpoints: 3}, rounds))
 	}
-	return nil
+	return errors.Join(append(errs, ctx.Err())...)
 }
 
 // trafficOf measures subjects in turns, so that what else runs meets both.
@@ -212,46 +215,52 @@ func (b *bench) trafficOf(ctx context.Context, w world, rounds int) (err error) 
 	}
 	values := map[measurement][]float64{}
 	for round := range rounds {
-		var connects [][]float64
-		for range paths {
-			connects = append(connects, nil)
-		}
-		for n := range 60 { // one by one in turns: the differences are those of pairs
-			for _, i := range turns(len(paths), n/3) {
-				ms, err := paths[i].connect(ctx, probed(w.services)[n%3])
-				if err != nil {
-					return err
-				}
-				connects[i] = append(connects[i], 1000*ms)
-			}
-		}
-		rates := make([][3]float64, len(paths))
-		for _, i := range turns(len(paths), round) {
-			if rates[i], err = paths[i].rates(ctx, probed(w.services)[1]); err != nil {
-				return err
-			}
-		}
-		for i, p := range paths {
-			note := func(what string, v ...float64) {
-				m := measurement{"traffic", what, p.who, w.services, w.endpoints}
-				values[m] = append(values[m], v...)
-			}
-			note("connect, µs", connects[i]...)
-			note("connections a second", rates[i][0])
-			note("requests a second", rates[i][1])
-			note("throughput, Gbit/s", rates[i][2])
-			if i == 0 {
-				continue
-			}
-			for n := range connects[0] {
-				note("connect, µs more than hythe", connects[i][n]-connects[0][n])
-			}
-			note("connections a second, of hythe's", rates[i][0]/rates[0][0])
-			note("requests a second, of hythe's", rates[i][1]/rates[0][1])
-			note("throughput, of hythe's", rates[i][2]/rates[0][2])
+		if err := trafficRound(ctx, paths, w, round, values); err != nil {
+			return b.addAll(values, err)
 		}
 	}
-	return b.addAll(values)
+	return b.addAll(values, nil)
+}
+
+// trafficRound measures each path once, and adds to values.
+func trafficRound(ctx context.Context, paths []*path, w world, round int, values map[measurement][]float64) (err error) {
+	connects := make([][]float64, len(paths))
+	for n := range 60 { // one by one in turns: the differences are those of pairs
+		for _, i := range turns(len(paths), n/3) {
+			ms, err := paths[i].connect(ctx, probed(w.services)[n%3])
+			if err != nil {
+				return err
+			}
+			connects[i] = append(connects[i], 1000*ms)
+		}
+	}
+	rates := make([][3]float64, len(paths))
+	for _, i := range turns(len(paths), round) {
+		if rates[i], err = paths[i].rates(ctx, probed(w.services)[1]); err != nil {
+			return err
+		}
+	}
+	for i, p := range paths {
+		note := func(what string, v ...float64) {
+			m := measurement{"traffic", what, p.who, w.services, w.endpoints}
+			values[m] = append(values[m], v...)
+		}
+		note("connect, µs", connects[i]...)
+		note("connections a second", rates[i][0])
+		note("requests a second", rates[i][1])
+		note("throughput, Gbit/s", rates[i][2])
+		if i == 0 || paths[0].who != hythe {
+			continue
+		}
+		for n := range connects[0] {
+			note("connect, µs more than hythe", connects[i][n]-connects[0][n])
+			note("connect, of hythe's", connects[i][n]/connects[0][n])
+		}
+		note("connections a second, of hythe's", rates[i][0]/rates[0][0])
+		note("requests a second, of hythe's", rates[i][1]/rates[0][1])
+		note("throughput, of hythe's", rates[i][2]/rates[0][2])
+	}
+	return ctx.Err()
 }
 
 // turns are the numbers below n, each time another one first.
@@ -276,7 +285,8 @@ func (p *path) connect(ctx context.Context, service int) (float64, error) {
 			return err
 		}
 		defer syscall.Close(fd)
-		if err := syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1}); err != nil {
+		if err := errors.Join(syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1}),
+			syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &syscall.Timeval{Sec: 5})); err != nil {
 			return err
 		}
 		begin := time.Now()
@@ -309,6 +319,9 @@ func (p *path) rates(ctx context.Context, service int) (out [3]float64, err erro
 	}
 	defer c.Close()
 	word := make([]byte, 64)
+	if err := ping(c, word); err != nil { // the first one warms the path
+		return out, fmt.Errorf("ask Service %d of %s: %w", service, p.who, err)
+	}
 	n, begin = 0, time.Now()
 	for time.Since(begin) < slot {
 		if err := ping(c, word); err != nil {
@@ -317,6 +330,9 @@ func (p *path) rates(ctx context.Context, service int) (out [3]float64, err erro
 		n++
 	}
 	out[1] = float64(n) / time.Since(begin).Seconds()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return out, fmt.Errorf("fill a connection of %s: %w", p.who, err)
+	}
 	back := make(chan int64, 1)
 	go func() {
 		n, _ := io.Copy(io.Discard, onlyReader{c})

@@ -26,9 +26,11 @@ type row struct {
 	P10       float64 `json:"p10"`
 	P90       float64 `json:"p90"`
 	P99       float64 `json:"p99"`
+	Max       float64 `json:"max"`
 	Commit    string  `json:"commit"`
 	Load      string  `json:"load"` // of the machine, over the last minute
 	At        string  `json:"at"`
+	Partial   bool    `json:"partial,omitempty"` // it was stopped by an error, and is measured again by the next run
 }
 
 // A measurement is what a row is about.
@@ -46,7 +48,7 @@ func (r row) of() measurement {
 func newRow(m measurement, values []float64) row {
 	slices.Sort(values)
 	return row{Bench: m.bench, What: m.what, Subject: m.subject, Services: m.services, Endpoints: m.endpoints, Count: len(values),
-		Median: quantile(values, 0.5), P10: quantile(values, 0.1), P90: quantile(values, 0.9), P99: quantile(values, 0.99)}
+		Median: quantile(values, 0.5), P10: quantile(values, 0.1), P90: quantile(values, 0.9), P99: quantile(values, 0.99), Max: quantile(values, 1)}
 }
 
 // quantile is the share q of sorted values, between the two nearest.
@@ -86,19 +88,24 @@ func openResults(path, commit string) (*results, error) {
 	return r, nil
 }
 
-// has says whether there is a row of a benchmark's figures about a size, of this commit.
-func (r *results) has(bench string, services int) bool {
-	return slices.ContainsFunc(r.rows, func(o row) bool { return o.Bench == bench && o.Services == services && o.Commit == r.commit })
+// has says whether there is a row of a benchmark's figures about a size and a subject, of this commit; an empty subject is
+// any.
+func (r *results) has(bench string, services int, who subject) bool {
+	return slices.ContainsFunc(r.rows, func(o row) bool {
+		return o.Bench == bench && o.Services == services && o.Commit == r.commit && !o.Partial && (who == "" || o.Subject == who)
+	})
 }
 
 // add appends one row.
-func (r *results) add(m measurement, values []float64) error {
-	one := newRow(m, values)
+func (r *results) add(m measurement, values []float64) error { return r.append(newRow(m, values)) }
+
+// append appends one row, with what is the same in all of this run.
+func (r *results) append(one row) error {
 	load, _ := os.ReadFile("/proc/loadavg")
 	one.Load, _, _ = strings.Cut(string(load), " ")
 	one.Commit, one.At = r.commit, time.Now().UTC().Format(time.RFC3339)
-	fmt.Printf("%-8s %6d  %-20s %-44s n=%-6d median %-10.4g p10 %-10.4g p90 %-10.4g p99 %.4g\n", one.Bench, one.Services, one.Subject, one.What,
-		one.Count, one.Median, one.P10, one.P90, one.P99)
+	fmt.Printf("%-8s %6d  %-20s %-44s n=%-6d median %-10.4g p10 %-10.4g p90 %-10.4g p99 %-10.4g max %.4g\n", one.Bench, one.Services, one.Subject, one.What,
+		one.Count, one.Median, one.P10, one.P90, one.P99, one.Max)
 	line, err := json.Marshal(one)
 	if err != nil {
 		return fmt.Errorf("write results: %w", err)
@@ -133,10 +140,10 @@ func (r *results) table() string {
 	for _, one := range all {
 		if one.Bench != bench {
 			bench = one.Bench
-			fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| what | Services | endpoints each | subject | median | p10 | p90 | p99 | values | load | commit |\n|---|--:|--:|---|--:|--:|--:|--:|--:|--:|---|\n", bench, about(bench))
+			fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| what | Services | endpoints each | subject | median | p10 | p90 | p99 | max | values | load | commit |\n|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|---|\n", bench, about(bench))
 		}
-		fmt.Fprintf(&b, "| %s | %d | %d | %s | %.4g | %.4g | %.4g | %.4g | %d | %s | %s |\n", one.What, one.Services, one.Endpoints, one.Subject,
-			one.Median, one.P10, one.P90, one.P99, one.Count, one.Load, one.Commit)
+		fmt.Fprintf(&b, "| %s | %d | %d | %s | %.4g | %.4g | %.4g | %.4g | %.4g | %d | %s | %s |\n", one.What, one.Services, one.Endpoints, one.Subject,
+			one.Median, one.P10, one.P90, one.P99, one.Max, one.Count, one.Load, one.Commit)
 	}
 	return b.String()
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"math"
 	"net/netip"
 	"os"
@@ -8,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestResultsAreResumable(t *testing.T) {
@@ -21,14 +25,14 @@ func TestResultsAreResumable(t *testing.T) {
 		return r
 	}
 	m := measurement{"full", "time, s", hythe, 1000, 3}
-	if r := open("c1"); r.has("full", 1000) || r.add(m, []float64{3, 1, 2}) != nil || !r.has("full", 1000) {
+	if r := open("c1"); r.has("full", 1000, "") || r.add(m, []float64{3, 1, 2}) != nil || !r.has("full", 1000, "") {
 		t.Fatal("a first row")
 	}
-	if r := open("c1"); !r.has("full", 1000) || r.has("full", 3000) || r.has("update", 1000) {
+	if r := open("c1"); !r.has("full", 1000, "") || r.has("full", 3000, "") || r.has("update", 1000, "") {
 		t.Error("what is there is not known")
 	}
 	r := open("c2")
-	if r.has("full", 1000) {
+	if r.has("full", 1000, "") {
 		t.Error("another commit's row counts")
 	}
 	if err := r.add(m, []float64{5}); err != nil {
@@ -42,6 +46,62 @@ func TestResultsAreResumable(t *testing.T) {
 	}
 	if _, err := os.Stat(strings.TrimSuffix(path, "jsonl") + "md"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPartialRowsAreMeasuredAgain keeps the figures of what an error ended, but does not take them for the whole.
+func TestPartialRowsAreMeasuredAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rows.jsonl")
+	b := &bench{results: &results{path: path, commit: "c1"}}
+	values := map[measurement][]float64{{"update", "time, s", hythe, 1000, 3}: {1}}
+	ended := errors.New("it ended")
+	if err := b.addAll(values, ended); !errors.Is(err, ended) {
+		t.Error(err)
+	}
+	var err error
+	if b.results, err = openResults(path, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.results.rows) != 1 || b.results.has("update", 1000, hythe) {
+		t.Error("a partial row is lost, or counts")
+	}
+	if err := b.addAll(values, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !b.results.has("update", 1000, hythe) || !b.results.has("update", 1000, "") || b.results.has("update", 1000, nftables) {
+		t.Error("a whole row does not count, or for others")
+	}
+}
+
+// TestWithin does not wait for what does not end.
+func TestWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin, forever := time.Now(), make(chan struct{})
+		err := within(t.Context(), time.Minute, func(context.Context) error { <-forever; return nil })
+		if err == nil || time.Since(begin) != time.Minute+grace {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		close(forever)
+		failed := errors.New("it failed")
+		if err := within(t.Context(), time.Minute, func(context.Context) error { return failed }); !errors.Is(err, failed) {
+			t.Error(err)
+		}
+		if err := within(t.Context(), time.Minute, func(ctx context.Context) error { return nil }); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestGrowth(t *testing.T) {
+	values := map[measurement][]float64{}
+	for _, what := range []string{endpointUpdate, serviceUpdate} {
+		values[measurement{"update", what, hythe, 100, 3}] = []float64{2}
+		values[measurement{"update", what, hythe, 10_000, 3}] = []float64{3}
+	}
+	growth(values, 100, 10_000)
+	m := measurement{"update", serviceUpdate + ": p99, times that of 100 Services", hythe, 10_000, 3}
+	if got := values[m]; len(got) != 1 || got[0] != 1.5 {
+		t.Error(got)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -41,7 +42,7 @@ func assemble(layers ...[]document) *model.Snapshot {
 		Reports:        map[string]*v1alpha1.Report{},
 		ServiceCIDRs:   map[string]*networkingv1.ServiceCIDR{},
 	}
-	slicesByName := map[model.Key]*discoveryv1.EndpointSlice{}
+	slicesByName := map[model.Key]*endpointSlice{}
 	times := timesOf(layers)
 	for _, layer := range layers {
 		files := map[string]string{} // by object
@@ -132,7 +133,7 @@ func kindOf(o metav1.Object) string {
 		return "Node"
 	case *corev1.Endpoints: //nolint:staticcheck // see decode.New
 		return "Endpoints"
-	case *discoveryv1.EndpointSlice:
+	case *discoveryv1.EndpointSlice, *endpointSlice:
 		return "EndpointSlice"
 	case *v1alpha1.AddressPool:
 		return "AddressPool"
@@ -144,7 +145,7 @@ func kindOf(o metav1.Object) string {
 	return "Object"
 }
 
-func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSlice, object metav1.Object) {
+func put(s *model.Snapshot, endpointSlices map[model.Key]*endpointSlice, object metav1.Object) {
 	switch o := object.(type) {
 	case *networkingv1.Ingress:
 		s.Ingresses[keyOf(o)] = o
@@ -164,10 +165,10 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 		for i, slice := range mirror(o) {
 			key := keyOf(o)
 			key.Name += fmt.Sprintf("/%d", i) // no EndpointSlice can have that name
-			endpointSlices[key] = slice
+			endpointSlices[key] = compactSlice(slice)
 		}
 	case *discoveryv1.EndpointSlice:
-		endpointSlices[keyOf(o)] = o
+		endpointSlices[keyOf(o)] = compactSlice(o)
 	case *v1alpha1.AddressPool:
 		s.Pools[o.Name] = o
 	case *v1alpha1.AddressClaim:
@@ -218,12 +219,11 @@ func convertNode(o *corev1.Node) (*model.Node, []model.Problem) {
 
 // mergeSlices joins the EndpointSlices of each Service. Slices without the label kubernetes.io/service-name
 // belong to no Service.
-func mergeSlices(all map[model.Key]*discoveryv1.EndpointSlice) map[model.Key]*model.ServiceEndpoints {
-	byService := map[model.Key][]*discoveryv1.EndpointSlice{}
+func mergeSlices(all map[model.Key]*endpointSlice) map[model.Key]*model.ServiceEndpoints {
+	byService := map[model.Key][]*endpointSlice{}
 	for _, key := range model.SortedKeys(all) {
-		slice := all[key]
-		if name := slice.Labels[discoveryv1.LabelServiceName]; name != "" {
-			service := model.Key{Namespace: slice.Namespace, Name: name}
+		if slice := all[key]; slice.service != "" {
+			service := model.Key{Namespace: slice.Namespace, Name: slice.service}
 			byService[service] = append(byService[service], slice)
 		}
 	}
@@ -234,51 +234,47 @@ func mergeSlices(all map[model.Key]*discoveryv1.EndpointSlice) map[model.Key]*mo
 	return merged
 }
 
-func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
+// merge joins the EndpointSlices of one Service. Of a port that only one of them has, the endpoints are those of the slice: most
+// Services have one slice with one port, and so their endpoints are in memory once.
+func merge(list []*endpointSlice) *model.ServiceEndpoints {
 	type portKey struct {
 		name     string
 		protocol corev1.Protocol
 	}
 	merged := &model.ServiceEndpoints{}
-	hints := hintsOf{}
 	ports := map[portKey][]model.Endpoint{}
 	for _, slice := range list {
-		if slice.AddressType == discoveryv1.AddressTypeFQDN {
-			continue
-		}
-		merged.Unported = merged.Unported || len(slice.Ports) == 0 && len(slice.Endpoints) > 0
-		for _, p := range slice.Ports {
-			if p.Port == nil || *p.Port < 1 || *p.Port > 65535 {
-				continue // a nil port means all ports, which no Service uses
+		merged.Unported = merged.Unported || len(slice.ports) == 0 && len(slice.endpoints) > 0
+		for _, p := range slice.ports {
+			key, more := portKey{p.name, p.protocol}, slice.at(p)
+			if before := ports[key]; len(before) > 0 {
+				more = slices.Concat(before, more)
 			}
-			key := portKey{protocol: corev1.ProtocolTCP}
-			if p.Name != nil {
-				key.name = *p.Name
-			}
-			if p.Protocol != nil {
-				key.protocol = *p.Protocol
-			}
-			endpoints := slices.Grow(ports[key], len(slice.Endpoints))
-			for i := range slice.Endpoints {
-				if e, ok := convertEndpoint(&slice.Endpoints[i], uint16(*p.Port), hints); ok {
-					endpoints = append(endpoints, e)
-				}
-			}
-			ports[key] = endpoints
+			ports[key] = more
 		}
 	}
 	for key, endpoints := range ports {
-		slices.SortStableFunc(endpoints, model.Endpoint.Compare)
-		endpoints = slices.CompactFunc(endpoints, func(a, b model.Endpoint) bool { return a.AddrPort == b.AddrPort })
-		if len(endpoints) == 0 {
-			endpoints = nil
-		}
-		merged.Ports = append(merged.Ports, model.PortEndpoints{Name: key.name, Protocol: key.protocol, Endpoints: endpoints})
+		merged.Ports = append(merged.Ports, model.PortEndpoints{Name: key.name, Protocol: key.protocol, Endpoints: inOrder(endpoints)})
 	}
 	slices.SortFunc(merged.Ports, func(a, b model.PortEndpoints) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return merged
+}
+
+// inOrder returns endpoints sorted, each address and port once, of which the first stays: a copy unless they are so already.
+func inOrder(endpoints []model.Endpoint) []model.Endpoint {
+	if len(endpoints) == 0 {
+		return nil
+	}
+	for i := 1; i < len(endpoints); i++ {
+		if endpoints[i-1].Compare(endpoints[i]) >= 0 {
+			endpoints = slices.Clone(endpoints)
+			slices.SortStableFunc(endpoints, model.Endpoint.Compare)
+			return slices.CompactFunc(endpoints, func(a, b model.Endpoint) bool { return a.AddrPort == b.AddrPort })
+		}
+	}
+	return endpoints
 }
 
 // convertEndpoint applies the defaults of discovery.k8s.io/v1: an unset ready means true, an unset serving means
@@ -299,7 +295,7 @@ func convertEndpoint(e *discoveryv1.Endpoint, port uint16, hints hintsOf) (model
 	}
 	out.Terminating = e.Conditions.Terminating != nil && *e.Conditions.Terminating
 	if e.NodeName != nil {
-		out.Node = *e.NodeName
+		out.Node = unique.Make(*e.NodeName).Value() // of hundreds of thousands
 	}
 	if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 		out.Pod = e.TargetRef.Name

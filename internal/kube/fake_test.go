@@ -24,7 +24,6 @@ import (
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/run"
 )
 
 // A fakeServer is an API server in memory, for faults that take long or are hard to make with a real one.
@@ -426,14 +425,14 @@ func TestCacheTriedAgain(t *testing.T) {
 		dir := t.TempDir()
 		w := watchFake(t, newFakeServer(), APIOptions{Kinds: []string{"Service"}, CacheDir: dir})
 		w.stop()
-		saved := run.NewLatest[[]metav1.Object]()
+		saved := &shelf{}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer synctest.Wait()
 		defer cancel()
 		if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		saved.Put([]metav1.Object{})
+		saved.put(nil)
 		go w.save(ctx, saved)
 		time.Sleep(time.Minute)
 		if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {

@@ -377,9 +377,14 @@ func (r *replica) drain() []change {
 // Transformer implements cache.TransformingStore, so that a first list is trimmed while it arrives.
 func (r *replica) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) {
-		if o, ok := object.(metav1.Object); ok && !r.custom() {
-			trim(o, r.status)
+		o, ok := object.(metav1.Object)
+		if !ok || r.custom() {
+			return object, nil
 		}
+		_ = contain.Do(func() { // put tells of it
+			trim(o, r.status)
+			object = compact(o)
+		})
 		return object, nil
 	}
 }
@@ -477,7 +482,7 @@ func (r *replica) put(fresh metav1.Object) bool {
 	if !used(o) {
 		return r.remove(key) || was
 	}
-	if old := r.objects[key]; old != nil && reflect.DeepEqual(old, o) {
+	if old := r.objects[key]; old != nil && alike(old, o) {
 		return was
 	}
 	r.objects[key] = o
@@ -496,6 +501,9 @@ func (r *replica) read(fresh metav1.Object) (o metav1.Object, err error) {
 
 func (r *replica) typed(fresh metav1.Object) (metav1.Object, error) {
 	o := fresh
+	if s, ok := fresh.(*endpointSlice); ok { // by Transformer, or from the cache
+		return s, nil
+	}
 	if u, ok := fresh.(*unstructured.Unstructured); ok {
 		data, err := u.MarshalJSON() // numbers that are too large are errors, which a conversion by reflection would cut
 		if err != nil {
@@ -508,7 +516,15 @@ func (r *replica) typed(fresh metav1.Object) (metav1.Object, error) {
 		o = typed.(metav1.Object)
 	}
 	trim(o, r.status)
-	return o, nil
+	return compact(o), nil
+}
+
+// alike says whether two objects of a kind are the same.
+func alike(a, b metav1.Object) bool {
+	if s, ok := a.(*endpointSlice); ok {
+		return s.equal(b.(*endpointSlice))
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 func (r *replica) remove(key model.Key) bool {

@@ -1,11 +1,7 @@
 package kube
 
 import (
-	"slices"
-	"unique"
-
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -46,8 +42,6 @@ func trim(object metav1.Object, status bool) {
 		trimSecret(o)
 	case *corev1.Node:
 		trimNode(o, status)
-	case *discoveryv1.EndpointSlice:
-		trimSlice(o)
 	case *v1alpha1.AddressPool:
 		o.Labels, o.Annotations = nil, nil
 		if !status {
@@ -139,40 +133,6 @@ func trimNode(o *corev1.Node, status bool) {
 		}
 	}
 	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions, NodeInfo: corev1.NodeSystemInfo{BootID: o.Status.NodeInfo.BootID}}
-}
-
-// trimSlice keeps what a Snapshot has of endpoints. There may be hundreds of thousands: those of a slice share what is alike.
-func trimSlice(o *discoveryv1.EndpointSlice) {
-	o.Annotations = nil
-	if service := o.Labels[discoveryv1.LabelServiceName]; service != "" {
-		o.Labels = map[string]string{discoveryv1.LabelServiceName: service}
-	} else {
-		o.Labels = nil
-	}
-	o.Endpoints = slices.Clip(slices.Clone(o.Endpoints)) // of a decoder up to half is spare
-	yes, no, nodes := true, false, map[string]*string{}
-	shared := func(b *bool) *bool {
-		if b == nil {
-			return nil
-		}
-		return map[bool]*bool{true: &yes, false: &no}[*b]
-	}
-	for i := range o.Endpoints {
-		e := &o.Endpoints[i]
-		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Hints: e.Hints, Conditions: discoveryv1.EndpointConditions{
-			Ready: shared(e.Conditions.Ready), Serving: shared(e.Conditions.Serving), Terminating: shared(e.Conditions.Terminating)}}
-		if e.NodeName != nil {
-			if nodes[*e.NodeName] == nil {
-				name := unique.Make(*e.NodeName).Value()
-				nodes[name] = &name
-			}
-			kept.NodeName = nodes[*e.NodeName]
-		}
-		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
-			kept.TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: e.TargetRef.Name}
-		}
-		*e = kept
-	}
 }
 
 // setType fills in what typed clients leave out and files have.

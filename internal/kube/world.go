@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/internal/model"
@@ -24,16 +23,16 @@ type change struct {
 type world struct {
 	last *model.Snapshot
 
-	parts     map[model.Key]map[model.Key]*discoveryv1.EndpointSlice // EndpointSlices by Service
-	serviceOf map[model.Key]model.Key                                // by EndpointSlice
-	problems  map[string][]model.Problem                             // by Node
-	touched   []model.Key                                            // Services whose endpoints the last apply made anew
+	parts     map[model.Key]map[model.Key]*endpointSlice // EndpointSlices by Service
+	serviceOf map[model.Key]model.Key                    // by EndpointSlice
+	problems  map[string][]model.Problem                 // by Node
+	touched   []model.Key                                // Services whose endpoints the last apply made anew
 }
 
 func newWorld() *world {
 	return &world{
 		last:      assemble(),
-		parts:     map[model.Key]map[model.Key]*discoveryv1.EndpointSlice{},
+		parts:     map[model.Key]map[model.Key]*endpointSlice{},
 		serviceOf: map[model.Key]model.Key{},
 		problems:  map[string][]model.Problem{},
 	}
@@ -113,16 +112,15 @@ func (w *world) editEndpoints(next *model.Snapshot, changes []change) {
 		if c.object == nil {
 			continue
 		}
-		slice := c.object.(*discoveryv1.EndpointSlice)
-		name := slice.Labels[discoveryv1.LabelServiceName]
-		if name == "" {
+		slice := compact(c.object).(*endpointSlice)
+		if slice.service == "" {
 			continue
 		}
-		service := model.Key{Namespace: slice.Namespace, Name: name}
+		service := model.Key{Namespace: slice.Namespace, Name: slice.service}
 		touched[service] = true
 		w.serviceOf[c.key] = service
 		if w.parts[service] == nil {
-			w.parts[service] = map[model.Key]*discoveryv1.EndpointSlice{}
+			w.parts[service] = map[model.Key]*endpointSlice{}
 		}
 		w.parts[service][c.key] = slice
 	}

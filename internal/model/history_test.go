@@ -52,4 +52,17 @@ func TestHistory(t *testing.T) {
 	before := last
 	last = note(false, 6)
 	check(before, last, true, 6)
+
+	// A Service that is another is more than its endpoints, and less than anything else.
+	services := h.NoteServices(&model.Snapshot{}, []model.Key{key(1)}, []model.Key{key(7)}, false)
+	check(last, services, false)
+	got, known := services.ServicesSince(last)
+	slices.SortFunc(got, model.CompareKeys)
+	if !known || !slices.Equal(got, []model.Key{key(1), key(7)}) {
+		t.Errorf("Services %v, %v", got, known)
+	}
+	check(services, note(false, 8), true, 8)
+	if _, known := note(true).ServicesSince(services); known {
+		t.Error("only Services changed, where something else did too")
+	}
 }

@@ -40,6 +40,8 @@ type Snapshot struct {
 
 	// Problems are objects that could not be read.
 	Problems []Problem
+	// Recalled is true of a state that an earlier process kept: what came after it is not in it.
+	Recalled bool
 
 	history *History // nil where nobody noted it
 	number  uint64   // in the history

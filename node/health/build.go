@@ -39,28 +39,57 @@ func Build(s *model.Snapshot, self string, own model.Own, addresses []netip.Pref
 	return state, model.SortProblems(problems)
 }
 
-// A Builder is Build with a memory: while nothing but endpoints of other Services changes, there is nothing to do.
+// A Builder is Build with a memory: while nothing but other Services and their endpoints changes, there is nothing to do.
 type Builder struct {
 	snapshot  *model.Snapshot // of the last Build, nil before
 	addresses []netip.Prefix
 	asked     map[model.Key]bool
+	claimed   map[netip.Addr]bool // what claims name: it decides which endpoints count
 	state     State
 	problems  []model.Problem
 }
 
 // Build is the function Build. ports are those that no endpoint may have.
 func (b *Builder) Build(s *model.Snapshot, self string, ports model.OwnPorts, addresses []netip.Prefix) (State, []model.Problem) {
-	keys, known := s.EndpointsSince(b.snapshot)
+	keys, known := s.ServicesSince(b.snapshot)
 	known = known && slices.Equal(addresses, b.addresses)
-	if b.snapshot == nil || !known || slices.ContainsFunc(keys, func(k model.Key) bool { return b.asked[k] }) {
+	if b.snapshot == nil || !known || slices.ContainsFunc(keys, func(k model.Key) bool { return b.concerns(k, s) }) {
 		b.state, b.problems = Build(s, self, model.OwnOf(s, ports), addresses)
 		b.asked = map[model.Key]bool{}
 		for _, svc := range b.state.Services {
 			b.asked[svc.Key] = true
 		}
+		b.claimed = map[netip.Addr]bool{}
+		for _, c := range s.Claims {
+			_ = contain.Do(func() { // the controller tells of it
+				if a, err := netip.ParseAddr(c.Spec.Address); err == nil {
+					b.claimed[a.Unmap()] = true
+				}
+			})
+		}
 	}
 	b.snapshot, b.addresses = s, addresses
 	return b.state, b.problems
+}
+
+// concerns says whether a Service that changed may change the State: it asks, or asked, or has a claimed address as its own.
+func (b *Builder) concerns(key model.Key, s *model.Snapshot) bool {
+	if b.asked[key] {
+		return true
+	}
+	old, svc := b.snapshot.Services[key], s.Services[key]
+	if old == svc {
+		return false
+	}
+	concerns := false
+	err := contain.Do(func() {
+		for _, o := range []*corev1.Service{old, svc} {
+			if o != nil {
+				concerns = concerns || o.Spec.HealthCheckNodePort > 0 || slices.ContainsFunc(model.ClusterIPs(o), func(a netip.Addr) bool { return b.claimed[a] })
+			}
+		}
+	})
+	return concerns || err != nil
 }
 
 // asked are the Services with a healthCheckNodePort, the oldest first.

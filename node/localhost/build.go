@@ -30,10 +30,27 @@ func Build(s proxy.State) State {
 	return out
 }
 
-// update returns what is served after a change, and whether it differs. base is a State with the same frontends; of its
-// endpoints it takes none.
+// baseOf returns what update needs of a State: host ports at loopback addresses, which no update changes. Of all the rest
+// nothing stays in memory.
+func baseOf(s proxy.State) proxy.State {
+	out := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}, NodePortRanges: s.NodePortRanges}
+	for f, b := range s.Frontends {
+		if f.Addr.IsLoopback() {
+			out.Frontends[f] = b
+		}
+	}
+	return out
+}
+
+// update returns what is served after a change, and whether it differs. base is baseOf of the last State that was Set.
 func update(have State, base proxy.State, c proxy.Change) (State, bool) {
-	part := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}, Owners: base.Owners, NodePortRanges: base.NodePortRanges}
+	part := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}, Owners: c.Come.Owners, NodePortRanges: base.NodePortRanges}
+	out := maps.Clone(have)
+	for f := range c.Gone.Frontends {
+		if f.NodePort() {
+			delete(out, Listener{netip.AddrPortFrom(loopback(f), f.Port), f.Protocol})
+		}
+	}
 	for f, b := range c.Come.Frontends {
 		if f.NodePort() {
 			part.Frontends[f] = b
@@ -43,10 +60,9 @@ func update(have State, base proxy.State, c proxy.Change) (State, bool) {
 			}
 		}
 	}
-	if len(part.Frontends) == 0 {
+	if len(part.Frontends) == 0 && len(out) == len(have) {
 		return have, false
 	}
-	out := maps.Clone(have)
 	for f := range part.Frontends {
 		delete(out, Listener{netip.AddrPortFrom(loopback(f), f.Port), f.Protocol})
 	}

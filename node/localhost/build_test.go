@@ -81,13 +81,17 @@ func TestUpdate(t *testing.T) {
 	have := Build(s)
 	for i := range 60 {
 		f := all[i%len(all)]
-		c := proxy.Change{Come: proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{f: {Inside: eps[:i%4]}}}}
-		next, changed := update(have, s, c)
-		if changed == (f.Port == 30005) {
+		is := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{f: {Inside: eps[:i%4]}}, Owners: map[proxy.Frontend]model.Key{f: {Name: "web"}}}
+		c := proxy.Change{Gone: is, Come: is}
+		if i%7 == 0 {
+			c.Come = proxy.State{}
+		}
+		next, changed := update(have, baseOf(s), c)
+		if f.Port == 30005 && changed || f.Port != 30005 && !changed && i%7 != 0 {
 			t.Errorf("a change of %s counts: %v", f, changed)
 		}
 		now := s
-		now.Frontends = maps.Clone(s.Frontends)
+		now.Frontends, now.Owners = maps.Clone(s.Frontends), maps.Clone(s.Owners)
 		c.Apply(now)
 		if s = now; !reflect.DeepEqual(next, Build(s)) {
 			t.Fatalf("after a change of %s: %v, want %v", f, next, Build(s))

@@ -36,7 +36,7 @@ type Server struct {
 	wake  chan struct{}
 
 	mu      sync.Mutex  // guards what follows
-	base    proxy.State // of the last Set: its endpoints may be old
+	base    proxy.State // see baseOf
 	wanted  State
 	failed  map[Listener]failure
 	carried map[*carriage]struct{}
@@ -73,7 +73,7 @@ func New(log *slog.Logger, options ...Option) *Server {
 // Set says what the datapath holds. Connections to endpoints that are gone end if their Service wants it, UDP flows always.
 func (s *Server) Set(state proxy.State) {
 	s.mu.Lock()
-	s.base = state
+	s.base = baseOf(state)
 	s.mu.Unlock()
 	s.apply(Build(state))
 }

@@ -17,7 +17,7 @@ const proxyNameLabel = "service.kubernetes.io/service-proxy-name"
 
 // Build returns the datapath of the node named self. Problems are about what was left out.
 func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Problem) {
-	state, problems, _ := build(s, self, settings)
+	state, problems, _ := build(s, self, settings, nil)
 	return state, problems
 }
 
@@ -30,15 +30,15 @@ type site struct {
 	vips, lent, outer map[model.Key][]netip.Addr
 }
 
-// add adds one Service.
-func (t site) add(key model.Key, svc *corev1.Service, eps *model.ServiceEndpoints, into State) []model.Problem {
-	b := serviceBuilder{into: into, own: t.own, key: key, svc: svc, node: t.node, self: t.self,
+// add adds one Service, and to the books if they are not nil.
+func (t site) add(key model.Key, svc *corev1.Service, eps *model.ServiceEndpoints, into State, books *books) []model.Problem {
+	b := serviceBuilder{into: into, books: books, own: t.own, key: key, svc: svc, node: t.node, self: t.self,
 		external: t.outer[key], nodePortSources: t.settings.NodePortSourceRanges, resetAll: t.settings.ResetGone}
 	b.build(eps, t.vips[key], t.lent[key])
 	return b.problems
 }
 
-func build(s *model.Snapshot, self string, settings Settings) (State, []model.Problem, site) {
+func build(s *model.Snapshot, self string, settings Settings, books *books) (State, []model.Problem, site) {
 	state := newState()
 	problems := state.addNodes(s.Nodes, self)
 	if settings.Overlay != "" {
@@ -51,12 +51,12 @@ func build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 	outer, more := external(s, self, settings, vips, lent)
 	problems = append(append(problems, more...), state.addRanges(s, self, settings)...)
 	t := site{self: self, node: s.Nodes[self], settings: settings, own: model.OwnOf(s, settings.OwnPorts), vips: vips, lent: lent, outer: outer}
-	faults := state.addServices(byAge(s.Services), func(key model.Key, into State) []model.Problem {
-		return t.add(key, s.Services[key], s.Endpoints[key], into)
+	faults := state.addServices(byAge(s.Services), books.clear, func(key model.Key, into State) []model.Problem {
+		return t.add(key, s.Services[key], s.Endpoints[key], into, books)
 	}, func(key model.Key, into State) {
-		b := serviceBuilder{into: into, key: key, svc: s.Services[key]}
+		b := serviceBuilder{into: into, books: books, key: key, svc: s.Services[key]}
 		for _, addr := range slices.Concat(b.parseClusterIPs(), vips[key]) {
-			into.Addresses[addr] = struct{}{}
+			b.put(ofAddresses, addr)
 		}
 	})
 	problems = append(problems, faults...)
@@ -159,6 +159,7 @@ func Serves(svc *corev1.Service) bool { return proxied(svc) }
 // A serviceBuilder adds one Service to a State.
 type serviceBuilder struct {
 	into     State
+	books    *books    // nil: nobody keeps them
 	own      model.Own // which endpoints are refused
 	key      model.Key
 	svc      *corev1.Service
@@ -188,7 +189,7 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.A
 	if !proxied(b.svc) {
 		if _, others := b.svc.Labels[proxyNameLabel]; others {
 			for _, addr := range model.ClusterIPs(b.svc) {
-				b.into.Others[addr] = struct{}{}
+				b.put(ofOthers, addr)
 			}
 		}
 		return
@@ -198,7 +199,7 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.A
 		b.vips = vips
 	}
 	for _, addr := range slices.Concat(b.clusterIPs, b.vips) {
-		b.into.Addresses[addr] = struct{}{}
+		b.put(ofAddresses, addr)
 	}
 	for _, vip := range b.vips {
 		if b.node == nil {
@@ -206,10 +207,11 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.A
 		}
 		if own := b.node.Address(vip.Is6()); own.IsValid() {
 			b.into.Pings[vip] = own
+			b.count(ofPings, vip)
 		}
 	}
 	for _, addr := range slices.Concat(lent, b.external) {
-		b.into.Externals[addr] = struct{}{}
+		b.put(ofExternals, addr)
 	}
 	b.vips = slices.Concat(b.vips, lent)
 	b.sources = b.parseSources()
@@ -257,7 +259,7 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	b.known = eps
 	all, local := model.Near(b.node, model.Usable(eps)), model.Usable(model.On(b.self, eps))
 	for _, e := range local {
-		b.into.Hairpins[e.AddrPort.Addr().Unmap()] = struct{}{}
+		b.put(ofHairpins, e.AddrPort.Addr().Unmap())
 	}
 	internal, external := all, all
 	if p := b.svc.Spec.InternalTrafficPolicy; p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal {
@@ -314,10 +316,16 @@ func unspecified(like netip.Addr) netip.Addr {
 // addFrontend adds f. One that an earlier Service has stays with that one.
 func (b *serviceBuilder) addFrontend(f Frontend, outside, inside []model.Endpoint, sources []netip.Prefix) {
 	if owner, taken := b.into.Owners[f]; taken {
+		if b.books != nil {
+			b.books.contested[f] = struct{}{}
+		}
 		b.problemf("FrontendConflict", "%s belongs to Service %s already. Give one of them another port or address.", f, owner)
 		return
 	}
 	b.into.Owners[f] = b.key
+	if b.books != nil {
+		b.books.owners[f] = b.key
+	}
 	backends := Backends{Outside: addrPorts(outside, f.Addr), Sources: sources, Affinity: b.stay, Choice: b.by, Reset: b.reset && f.Protocol == TCP}
 	backends.Inside = backends.Outside
 	if len(outside) != len(inside) || len(inside) > 0 && &outside[0] != &inside[0] {

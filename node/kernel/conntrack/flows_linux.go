@@ -23,6 +23,8 @@ const (
 	again = time.Second
 	// pause is between two looks: changes in it are one.
 	pause = 100 * time.Millisecond
+	// maxChanged is how many frontends may wait until they come into a State.
+	maxChanged = 1000
 )
 
 // Flows ends flows in one network namespace. Set says what is right, Run does the work.
@@ -38,8 +40,8 @@ type Flows struct {
 	mu    sync.Mutex   // guards what follows
 	base  *proxy.State // the last one that was in the kernel as a whole
 	state *proxy.State // the last one
-	// changed are frontends of Updates, which base and state do not have yet.
-	changed map[proxy.Frontend]proxy.Backends
+	// changed are frontends of Updates, which base and state do not have yet; nil is one that is gone.
+	changed map[proxy.Frontend]*proxy.Backends
 	now     question // to look at as soon as possible
 	later   question // to look at again, at due
 	due     time.Time
@@ -126,9 +128,17 @@ func (f *Flows) Update(c proxy.Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.changed == nil {
-		f.changed = map[proxy.Frontend]proxy.Backends{}
+		f.changed = map[proxy.Frontend]*proxy.Backends{}
 	}
-	maps.Copy(f.changed, c.Come.Frontends)
+	for frontend := range c.Gone.Frontends {
+		f.changed[frontend] = nil
+	}
+	for frontend, b := range c.Come.Frontends {
+		f.changed[frontend] = &b
+	}
+	if len(f.changed) >= maxChanged { // the endpoints of before stay in memory until then
+		f.catchUp()
+	}
 	changed := Build(c.Gone, c.Come)
 	f.now.add(changed, gone(c.Gone, c.Come, changed))
 	if f.now.any() {
@@ -143,7 +153,11 @@ func (f *Flows) catchUp() {
 	}
 	next := *f.state
 	next.Frontends = maps.Clone(next.Frontends)
-	maps.Copy(next.Frontends, f.changed)
+	for frontend, b := range f.changed {
+		if delete(next.Frontends, frontend); b != nil {
+			next.Frontends[frontend] = *b
+		}
+	}
 	f.base, f.state, f.changed = &next, &next, nil
 }
 

@@ -438,7 +438,8 @@ func TestListing(t *testing.T) {
 		"10.96.0.1 . tcp . 80 . 0x00000002 : 10.244.0.2 . 8080 }",
 		"dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints4",
 		"ip daddr . meta l4proto . th dport vmap @frontends4",
-		"oifname \"hyt*\" ip saddr . ip daddr @hairpins4 masquerade",
+		"oifname \"hyt*\" oifname != @overlays goto to-local-pod",
+		"ip saddr . ip daddr @hairpins4 masquerade",
 		"comment \"" + ruleset.Comment(ruleset.Version()) + "\"",
 	} {
 		if !strings.Contains(string(out), want) {
@@ -494,7 +495,7 @@ func TestScale(t *testing.T) {
 	took("read back and compare", func() { table.written = nil; set1(t, table, s) })
 	rules, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_RULE_TABLE, Data: []byte(nfnetlink.TableName + "\x00")},
-		{Type: unix.NFTA_RULE_CHAIN, Data: []byte("services\x00")},
+		{Type: unix.NFTA_RULE_CHAIN, Data: []byte("services4\x00")},
 	})
 	if err != nil {
 		t.Fatal(err)

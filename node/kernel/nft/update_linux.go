@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"maps"
 	"time"
 
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
@@ -18,8 +17,7 @@ func (t *Table) Update(ctx context.Context, c proxy.Change) (done bool, err erro
 		return false, nil
 	}
 	if !t.private { // who called Set has the same maps
-		own := *t.wanted
-		own.Frontends, own.Hairpins = maps.Clone(own.Frontends), maps.Clone(own.Hairpins)
+		own := t.wanted.Own()
 		t.wanted, t.written, t.private = &own, &own, true
 	}
 	c.Apply(*t.wanted)

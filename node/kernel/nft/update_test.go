@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -21,8 +20,7 @@ func TestUpdate(t *testing.T) {
 	table := testTable(t)
 	for range 10 {
 		given := randomState(r)
-		want := given
-		want.Frontends, want.Hairpins = maps.Clone(given.Frontends), maps.Clone(given.Hairpins)
+		want := given.Own()
 		before := given.String()
 		set1(t, table, given)
 		for range 10 {
@@ -48,7 +46,7 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// randomChange gives some frontends of s other endpoints.
+// randomChange gives some frontends of s other endpoints, takes some away and adds some, with an address each.
 func randomChange(r *rand.Rand, s proxy.State) proxy.Change {
 	c := proxy.Change{Gone: proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}, Come: proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}}
 	other := randomState(r)
@@ -57,6 +55,24 @@ func randomChange(r *rand.Rand, s proxy.State) proxy.Change {
 			c.Gone.Frontends[f] = b
 			b.Outside, b.Inside = o.Outside, o.Inside
 			c.Come.Frontends[f] = b
+		} else if r.IntN(4) == 0 {
+			c.Gone.Frontends[f] = b
+		}
+	}
+	for f, b := range other.Frontends {
+		if _, there := s.Frontends[f]; !there && r.IntN(3) == 0 {
+			c.Come.Frontends[f] = b
+		}
+	}
+	c.Gone.Addresses, c.Come.Addresses = proxy.Set[netip.Addr]{}, proxy.Set[netip.Addr]{}
+	for a := range s.Addresses {
+		if r.IntN(4) == 0 {
+			c.Gone.Addresses[a] = struct{}{}
+		}
+	}
+	for a := range other.Addresses {
+		if _, there := s.Addresses[a]; !there && r.IntN(3) == 0 {
+			c.Come.Addresses[a] = struct{}{}
 		}
 	}
 	if r.IntN(3) == 0 {

@@ -151,15 +151,16 @@ func addFrontend(c nfnetlink.Contents, p Pick, f proxy.Frontend, endpoints []net
 			c[to] = p.chainName(fam, lead)
 		}
 	}
+	set, members := p.Endpoints+d, p.members+d // one string for all endpoints
 	values := make([]string, len(endpoints))
 	for i, e := range endpoints {
 		values[i] = endpointValue(e)
 		if lead.Stay > 0 {
-			c[nfnetlink.Element{Set: p.members + d, Key: key + values[i]}] = ""
+			c[nfnetlink.Element{Set: members, Key: key + values[i]}] = ""
 		}
 	}
 	at := func(i int) nfnetlink.Element {
-		return nfnetlink.Element{Set: p.Endpoints + d, Key: key + Index(i)}
+		return nfnetlink.Element{Set: set, Key: key + Index(i)}
 	}
 	if lead.By != proxy.Random {
 		for i, e := range proxy.Slots(endpoints) {

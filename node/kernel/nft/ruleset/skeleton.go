@@ -66,22 +66,23 @@ func spoofed() []nfnetlink.Chain {
 // restricted drops connections to frontends that are not for their source. It is asked once for each connection, as
 // all of translation: one that is there goes on when the ranges change.
 func (f family) restricted() nfnetlink.Rule {
-	return say("source not allowed", f.load(f.daddr, reg), protocolPort(f.after()), f.load(f.saddr, f.after()+2),
+	return say("source not allowed", f.is(), f.load(f.daddr, reg), protocolPort(f.after()), f.load(f.saddr, f.after()+2),
 		in(RestrictedSet+f.digit), notIn(SourcesSet+f.digit), count(SourceRange), drop())
 }
 
 // restrictedNodePort does the same for NodePorts.
 func (f family) restrictedNodePort() nfnetlink.Rule {
-	return say("source not allowed", protocolPort(reg), f.load(f.saddr, reg+2), in(RestrictedNodePortsSet+f.digit),
+	return say("source not allowed", f.is(), protocolPort(reg), f.load(f.saddr, reg+2), in(RestrictedNodePortsSet+f.digit),
 		notIn(NodePortSourcesSet+f.digit), count(SourceRange), drop())
 }
 
-// The chains of a family are gone to by packets of that family alone: their rules don't ask for it.
+// The chains of a family are gone to by packets of that family alone. Their rules ask for it all the same: nft lists the
+// fields of a header by name only then.
 //
 // services translates connections of everybody, and those of pods as inside. Most connections to a Service are to a
 // ClusterIP: that is looked up first, and whose an address is last, since it costs the most.
 func (f family) services() nfnetlink.Chain {
-	rules := []nfnetlink.Rule{say("pods", f.load(f.saddr, reg), in(PodRangesSet+f.digit), goTo("inside"+f.digit)), f.restricted()}
+	rules := []nfnetlink.Rule{say("pods", f.is(), f.load(f.saddr, reg), in(PodRangesSet+f.digit), goTo("inside"+f.digit)), f.restricted()}
 	return nfnetlink.Chain{Name: "services" + f.digit, Rules: append(rules, f.dispatch(false)...)}
 }
 
@@ -94,7 +95,7 @@ func (f family) inside() nfnetlink.Chain {
 func (f family) dispatch(inside bool) []nfnetlink.Rule {
 	var out []nfnetlink.Rule
 	for _, p := range picksFor(inside, false) {
-		out = append(out, say("ClusterIP or VIP", f.load(f.daddr, reg), protocolPort(f.after()), vmap(p.Frontends+f.digit)))
+		out = append(out, say("ClusterIP or VIP", f.is(), f.load(f.daddr, reg), protocolPort(f.after()), vmap(p.Frontends+f.digit)))
 	}
 	return append(out,
 		say("ping of a VIP", f.echoRequest(), f.load(f.daddr, reg), lookup(PingsSet+f.digit), f.dnat(reg, 0)),
