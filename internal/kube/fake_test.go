@@ -36,6 +36,8 @@ type fakeServer struct {
 	unserved string
 	// forbidden is one that the server does not give.
 	forbidden string
+	// unwatched is one that it lists only.
+	unwatched string
 	// terminating is one of which objects can be created no more.
 	terminating string
 	watches     map[*io.PipeWriter]string
@@ -77,7 +79,7 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		return answer(http.StatusNotFound, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
 			Status: metav1.StatusFailure, Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound}))
 	}
-	if resource == f.forbidden {
+	if resource == f.forbidden || resource == f.unwatched && query.Get("watch") != "" {
 		return answer(http.StatusForbidden, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
 			Status: metav1.StatusFailure, Reason: metav1.StatusReasonForbidden, Code: http.StatusForbidden}))
 	}

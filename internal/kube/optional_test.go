@@ -17,24 +17,28 @@ import (
 func TestOptionalKind(t *testing.T) {
 	clientErrors(t)
 	for _, c := range []struct {
-		unserved, forbidden, problem string
-	}{{"servicecidrs", "", ""}, {"", "servicecidrs", "Forbidden"}} {
+		unserved, forbidden, unwatched, problem string
+	}{{"servicecidrs", "", "", ""}, {"", "servicecidrs", "", "Forbidden"}, {"", "", "servicecidrs", "Forbidden"}} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeServer()
 			f.set("services", services(3)...)
-			f.unserved, f.forbidden = c.unserved, c.forbidden
+			f.unserved, f.forbidden, f.unwatched = c.unserved, c.forbidden, c.unwatched
 			w := watchFake(t, f, APIOptions{Kinds: []string{"Service", "ServiceCIDR"}})
 			defer w.stop()
 			s := w.last(10 * time.Second)
 			if s == nil || len(s.Services) != 3 || len(s.ServiceCIDRs) != 0 || reasons(s) != c.problem || w.FromCache() {
 				t.Fatalf("Snapshot %+v", s)
 			}
+			n := w.count()
 			time.Sleep(time.Hour)
+			if more := w.count() - n; more != 0 {
+				t.Errorf("%d Snapshots while nothing changed", more)
+			}
 			if got := f.asked("servicecidrs"); got > 4*60 {
 				t.Errorf("%d questions in an hour", got)
 			}
 			f.mu.Lock()
-			f.unserved, f.forbidden = "", ""
+			f.unserved, f.forbidden, f.unwatched = "", "", ""
 			f.mu.Unlock()
 			f.set("servicecidrs", map[string]any{"kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1",
 				"metadata": map[string]any{"name": "kubernetes"}, "spec": map[string]any{"cidrs": []string{"10.96.0.0/16"}}})

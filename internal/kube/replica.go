@@ -237,11 +237,15 @@ func (r *replica) ask() {
 func (r *replica) answer(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.answered(err)
+	r.answered(err, false)
 }
 
-// answered is called with mu held.
-func (r *replica) answered(err error) {
+// answered notes the answer to a list, or to a watch. It is called with mu held.
+func (r *replica) answered(err error, watch bool) {
+	if err == nil && !watch && r.unknown && r.resource.Optional {
+		r.asked = time.Time{} // who may list it may not be allowed to watch it
+		return
+	}
 	if err != nil || r.failing.IsZero() {
 		r.err = err
 	}
@@ -266,7 +270,7 @@ func (r *replica) opened(err error) {
 	} else if r.failing.IsZero() {
 		r.failing = r.asked
 	}
-	r.answered(err)
+	r.answered(err, true)
 	if r.unknown {
 		r.failing = time.Time{}
 	}
@@ -317,8 +321,8 @@ func (r *replica) problems(server model.ObjectRef) []model.Problem {
 	out := slices.Collect(maps.Values(r.invalid))
 	switch {
 	case r.unknown && apierrors.IsForbidden(r.err):
-		out = append(out, model.Problemf(server, ReasonForbidden, "no %s: give the role of this process the verbs list and watch on %s",
-			r.kind, r.resource.GV.WithResource(r.resource.Name).GroupResource()))
+		out = append(out, model.Problemf(server, ReasonForbidden, "no %s: give the role of this process the verbs list and watch on %s: %v",
+			r.kind, r.resource.GV.WithResource(r.resource.Name).GroupResource(), r.err))
 	case r.unknown && r.resource.Optional: // there are none
 	case r.unknown:
 		out = append(out, model.Problemf(server, ReasonKindNotServed, "the API server knows no %s.%s: the %d that were there stay in use, until the CustomResourceDefinitions of Hythe's chart are installed",

@@ -19,7 +19,7 @@ type Server struct {
 	EtcdPort, PeerPort  uint16
 	ServiceCIDR         netip.Prefix
 	SecondServiceCIDR   string // of the other family, empty for none
-	PublishOwnEndpoints bool // as endpoints of the Service default/kubernetes
+	PublishOwnEndpoints bool   // as endpoints of the Service default/kubernetes
 }
 
 // Binaries finds the folder that scripts/apiserver.sh fills.
