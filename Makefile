@@ -19,7 +19,7 @@ export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
 GOTEST := $(GO) test -vet off
 
 .DEFAULT_GOAL := help
-.PHONY: help ahead conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash golden guards fuzz bench clean
+.PHONY: help ahead conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash services golden guards fuzz bench bench-services clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ test-fast: ## Run the tests that need neither root nor Envoy
 	cd scripts/images && $(GOTEST) -short ./...
 
 test-root: setup envoy build $(if $(filter 1,$(HYTHE_API)),apiserver) ## Run all tests that need no API server, none skipped (HYTHE_API=1: and those that do); needs root
-	@./scripts/kubernetes.sh build helm helm3
+	@./scripts/kubernetes.sh build helm helm3 $(if $(filter 1,$(HYTHE_API)),kube-proxy)
 	LAB=strict $(GOTEST) -p 2 -timeout 15m ./...
 
 test-images: setup-cluster ## Build the images twice and compare them; run what is in them; needs root
@@ -62,10 +62,10 @@ cluster-down: ## Stop that cluster and remove everything of it
 cluster-status: ## Show what runs of that cluster
 	@$(BIN)/rig status --dir $(CLUSTER_DIR)
 
-conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (FOCUS=REGEXP, SKIP=REGEXP; AGAIN=1 runs also what failed)
+conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (SET=conformance, network or loadbalancer; FOCUS=REGEXP, SKIP=REGEXP; BESIDE=4 at a time; AGAIN=1 runs also what failed)
 	@./scripts/kubernetes.sh build e2e.test
 	@$(GO) build -o $(BIN)/e2e ./conformance/e2e
-	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
+	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(SET),--set $(SET)) $(if $(BESIDE),--beside $(BESIDE)) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
 
 test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on that cluster, and that nothing is left of it; takes the place of one that runs
 	@./scripts/kubernetes.sh build e2e.test
@@ -74,11 +74,17 @@ test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on
 test-faults: setup-cluster kubernetes images ## Break things on that cluster under traffic, some 25 minutes (HYTHE_API_AWAY=60s, HYTHE_MANY=2000)
 	HYTHE_CLUSTER=1 LAB=strict $(GOTEST) -count 1 -timeout 60m -v -run '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig
 
+services: setup apiserver ## Send the packets of the suite about Services through Hythe and through kube-proxy; writes conformance/results/services.md
+	@./scripts/kubernetes.sh build kube-proxy
+	HYTHE_API=1 LAB=strict SERVICES_COMMIT=$(VERSION) SERVICES_RESULTS=$(CURDIR)/conformance/results/services.md \
+		$(GOTEST) -count 1 -timeout 9m -run 'TestBeside$$' -v ./conformance/services
+
 kubernetes: ## Build Kubernetes, CoreDNS and Helm, unless they are there: some minutes the first time
-	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns helm helm3
+	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost regression-issue-74839 pause coredns helm helm3
 
 ahead: $(LINT) ## Build what the last steps of .ci/run need, at the lowest priority, in the order of need
-	@nice -n 19 ./scripts/kubernetes.sh build helm helm3 etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns e2e.test
+	@nice -n 19 ./scripts/kubernetes.sh build helm helm3 etcd kube-apiserver kube-proxy kube-controller-manager kube-scheduler kubelet kubectl \
+		agnhost regression-issue-74839 pause coredns e2e.test
 
 setup-cluster: setup
 	@./scripts/setup.sh cluster
@@ -108,6 +114,12 @@ setup: ## Install the Debian packages that tests and demo use
 
 golden: ## Rewrite the golden files of the tests from what the code does now: read the diff
 	$(GO) test -short $$(grep -rl --include='*_test.go' internal/golden . | xargs -n 1 dirname | sort -u) -update
+
+bench-services: setup ## Measure the Service datapath beside kube-proxy, some 30 minutes, goes on where it was stopped; needs root (SHORT=1: a minute, keeps nothing; ONLY=full,update,traffic,alive,churn,churn-api)
+	$(if $(SHORT),,@./scripts/kubernetes.sh build kube-proxy)
+	$(GO) build -o $(BIN)/ ./cmd/hythe ./conformance/bench
+	@GO=$(GO) ./scripts/other-version.sh $(BIN)/hythe-other
+	$(BIN)/bench --hythe $(BIN)/hythe --other $(BIN)/hythe-other --commit $(VERSION) $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
 
 bench: ## Run the benchmarks
 	$(GO) test -run '^$$' -bench . -short ./gateway/... ./lb/... ./node/...

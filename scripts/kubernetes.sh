@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds what tests and the real cluster need of Kubernetes and its neighbours from source, unless this version is there
 # already. Who wants a program that another is building waits for it. The versions stand in the modules
-# conformance/kubernetes, conformance/coredns, conformance/helm and conformance/helm3. From an empty build cache all of it takes some ten minutes on two cores, and 4 GB.
+# conformance/kubernetes, conformance/coredns, conformance/helm and conformance/helm3. From an empty build cache all of it
+# takes some ten minutes on two cores, and 4 GB.
 #
 #   kubernetes.sh build NAME...   build what is missing of: etcd kube-apiserver kube-controller-manager kube-scheduler
-#                                 kubelet kube-proxy kubectl agnhost e2e.test pause coredns helm helm3
+#                                 kubelet kube-proxy kubectl agnhost regression-issue-74839 e2e.test pause coredns helm helm3
 #   kubernetes.sh path            print the folder of the binaries
 set -euo pipefail
 
@@ -76,6 +77,7 @@ one() {
 		;;
 	kubectl) build kubectl kubernetes k8s.io/kubernetes ./kubectl ;;
 	agnhost) build agnhost kubernetes k8s.io/kubernetes k8s.io/kubernetes/test/images/agnhost ;;
+	regression-issue-74839) build "$name" kubernetes k8s.io/kubernetes "k8s.io/kubernetes/test/images/$name" ;;
 	e2e.test) build e2e.test kubernetes k8s.io/kubernetes k8s.io/kubernetes/test/e2e ;;
 	pause) build pause kubernetes k8s.io/kubernetes - ;;
 	coredns) build coredns coredns github.com/coredns/coredns . ;;

@@ -20,6 +20,7 @@ import (
 	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/cni"
+	"hythe.dev/hythe/node/health"
 	"hythe.dev/hythe/node/kernel/conntrack"
 	"hythe.dev/hythe/node/kernel/nft"
 	"hythe.dev/hythe/node/kernel/nft/readback"
@@ -100,10 +101,11 @@ func hostPortNode(t *testing.T, dir string) *node {
 	}
 	n := &node{
 		nodeOptions: nodeOptions{name: "n1", dataDir: filepath.Join(dir, "data"), cniConfDir: "x", bootID: boot},
-		texts:       map[string]string{},
+		texts:       map[string]func() string{},
 	}
 	n.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	var err error
+	n.health = health.NewServer(n.log, "")
 	if n.table, err = nft.New(n.log, nil, nft.WithoutOwner()); err != nil {
 		t.Fatal(err)
 	}

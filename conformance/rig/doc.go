@@ -5,7 +5,7 @@
 //	client ──────────────── router ─────────────┬──────────┬──────────┬──────────┬──────────┐
 //	.10                   .1      .1          node1      node2      node3     control   the machine itself
 //	                                          .101       .102       .103    .100, .99   .126, hc-host
-//	zones:                                      a          b          a
+//	zones:                                      a          b          a (node4: b, node5 and node6: c)
 //	VIPs: .10 to .59        pods: 10.244.0.0/16        Services: 10.96.0.0/16, DNS 10.96.0.10
 //
 // It comes in three flavours: "hythe", where Hythe is all of the network; "peer", the reference CNI plugins and kube-proxy

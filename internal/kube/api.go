@@ -22,7 +22,6 @@ import (
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/run"
 )
 
 // APIOptions say what is watched and what is kept on the node. Durations that are zero get a default.
@@ -247,7 +246,7 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 	for _, r := range a.replicas {
 		group.Go(func() { r.reflect(klog.NewContext(ctx, logger), a.clients) })
 	}
-	saved := run.NewLatest[[]metav1.Object]()
+	saved := &shelf{}
 	if a.cache != nil {
 		group.Go(func() { a.save(ctx, saved) })
 	}
@@ -259,8 +258,8 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 }
 
 // loop hands out Snapshots.
-func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run.Latest[[]metav1.Object]) {
-	w, d := newWorld(), newDisruption()
+func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *shelf) {
+	w, d, history := newWorld(), newDisruption(), new(model.History)
 	first := true
 	var said []model.Problem // with the last Snapshot
 	var early, due <-chan time.Time
@@ -296,17 +295,32 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run
 		if first {
 			a.log.Info("state received from the API server", "objects", len(changes))
 		}
-		first, said = false, problems
-		handle(withProblems(w.apply(changes), problems))
-		if a.cache != nil {
-			saved.Put(d.inUse(a.all()))
+		next := withProblems(w.apply(changes), problems)
+		handle(history.NoteServices(next, w.touched, changedServices(changes), first || !slices.Equal(problems, said) || slices.ContainsFunc(changes, ofOthers)))
+		if a.cache != nil && (first || len(changes) > 0) {
+			saved.put(changes)
 		}
+		first, said = false, problems
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(a.options.Interval):
 		}
 	}
+}
+
+// ofOthers says whether a change is of something else than Services and their endpoints.
+func ofOthers(c change) bool { return c.kind != "EndpointSlice" && c.kind != "Service" }
+
+// changedServices are the Services that are new, others or gone.
+func changedServices(changes []change) []model.Key {
+	var out []model.Key
+	for _, c := range changes {
+		if c.kind == "Service" {
+			out = append(out, c.key)
+		}
+	}
+	return out
 }
 
 func withProblems(s *model.Snapshot, more []model.Problem) *model.Snapshot {
@@ -333,19 +347,6 @@ func (a *API) changes() ([]change, bool) {
 		out = append(out, r.drain()...)
 	}
 	return out, true
-}
-
-// all lists all objects.
-func (a *API) all() []metav1.Object {
-	var out []metav1.Object
-	for _, r := range a.replicas {
-		r.mu.Lock()
-		for _, o := range r.objects {
-			out = append(out, o)
-		}
-		r.mu.Unlock()
-	}
-	return out
 }
 
 // confirm reads again what a list lacked, when it is time.
@@ -424,19 +425,20 @@ func (a *API) fromCache(d *disruption) *model.Snapshot {
 		r.seed(objects)
 	}
 	s := newWorld().apply(changes)
+	s.Recalled = true
 	s.Problems = model.SortProblems(append(s.Problems, a.cacheProblem(at)))
 	return s
 }
 
 // save writes the cache when there is something new, not too often, and at the end. While nothing is new it notes
 // that the state is still true. What could not be written is tried again: the older state must not be called true instead.
-func (a *API) save(ctx context.Context, saved *run.Latest[[]metav1.Object]) {
+func (a *API) save(ctx context.Context, saved *shelf) {
 	tick := time.NewTicker(a.options.CacheEvery)
 	defer tick.Stop()
 	var objects []metav1.Object
 	var unwritten bool
 	write := func() {
-		if fresh, ok := saved.Take(); ok {
+		if fresh, ok := saved.take(); ok {
 			objects, unwritten = fresh, true
 		}
 		var err error

@@ -2,19 +2,22 @@ package kube
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"hythe.dev/hythe/internal/atomicfile"
 	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
 )
@@ -64,17 +67,26 @@ func (c *diskCache) store(objects []metav1.Object, at time.Time) error {
 	})
 	header := c.header
 	header.Objects = len(objects)
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	err := encoder.Encode(header)
-	for _, o := range objects {
-		err = errors.Join(err, encoder.Encode(o))
-	}
+	// Not in memory first: of a big cluster it has a hundred megabytes.
+	err := atomicfile.WriteBy(c.path, 0o600, func(w io.Writer) error {
+		out := bufio.NewWriterSize(w, 1<<16)
+		encoder := json.NewEncoder(out)
+		err := encoder.Encode(header)
+		var line []byte
+		for _, o := range objects {
+			if s, ok := o.(*endpointSlice); ok {
+				var bad error
+				line, bad = appendSlice(line[:0], s)
+				_, failed := out.Write(append(line, '\n'))
+				err = errors.Join(err, bad, failed)
+				continue
+			}
+			err = errors.Join(err, encoder.Encode(o))
+		}
+		return errors.Join(err, out.Flush())
+	})
 	if err != nil {
 		return fmt.Errorf("write cache: %w", err)
-	}
-	if _, err := WriteFile(c.path, out.Bytes(), 0o600); err != nil {
-		return err
 	}
 	return c.touch(at)
 }
@@ -136,5 +148,50 @@ func decodeCached(decoder *json.Decoder) (metav1.Object, error) {
 	if object == nil {
 		return nil, fmt.Errorf("%s %s is no kind of ours", meta.APIVersion, meta.Kind)
 	}
-	return object, json.Unmarshal(line, object)
+	if err := json.Unmarshal(line, object); err != nil {
+		return nil, err
+	}
+	return compact(object), nil
+}
+
+// A shelf is what the cache is written from: the objects in use. Those who change it and who writes it are two goroutines.
+type shelf struct {
+	mu      sync.Mutex
+	objects map[shelved]metav1.Object
+	fresh   bool // since the last take
+}
+
+// A shelved is a place on a shelf.
+type shelved struct {
+	kind string
+	key  model.Key
+}
+
+// put notes what changed.
+func (s *shelf) put(changes []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.objects == nil {
+		s.objects = make(map[shelved]metav1.Object, len(changes))
+	}
+	for _, c := range changes {
+		at := shelved{c.kind, c.key}
+		if c.object == nil {
+			delete(s.objects, at)
+		} else {
+			s.objects[at] = c.object
+		}
+	}
+	s.fresh = true
+}
+
+// take returns all objects if there was something to note since it was called last.
+func (s *shelf) take() ([]metav1.Object, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.fresh {
+		return nil, false
+	}
+	s.fresh = false
+	return slices.AppendSeq(make([]metav1.Object, 0, len(s.objects)), maps.Values(s.objects)), true
 }

@@ -4,13 +4,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
-// parseSources returns who may reach the Service's VIPs: nil is everybody. A range that cannot be read lets nobody in:
+// parseSources returns who may reach the Service's VIPs, and its NodePorts if that is set: nil is everybody. A range that cannot be read lets nobody in:
 // what was meant to be closed is not open.
 func (b *serviceBuilder) parseSources() []netip.Prefix {
 	texts := b.svc.Spec.LoadBalancerSourceRanges
-	if len(b.vips) == 0 || len(texts) == 0 {
+	if len(b.vips) == 0 && !b.nodePortSources || len(texts) == 0 || b.svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		return nil
 	}
 	ranges := make([]netip.Prefix, 0, len(texts))

@@ -127,8 +127,8 @@ func TestZones(t *testing.T) {
 	for _, n := range c.Nodes {
 		zones += n.Zone()
 	}
-	if zones != "ababab" {
-		t.Errorf("zones %s, want ababab", zones)
+	if zones != "ababcc" {
+		t.Errorf("zones %s, want ababcc", zones)
 	}
 }
 

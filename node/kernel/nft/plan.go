@@ -19,11 +19,15 @@ type change struct {
 	nfnetlink.Element
 	old, new       string
 	remove, insert bool
+	phase          ruleset.Phase // see order
 }
 
 // difference returns the changes that turn have into want. Of what have holds, only what keys names goes.
 func difference(keys, have, want nfnetlink.Contents) []change {
 	var out []change
+	if len(have) == 0 {
+		out = make([]change, 0, len(want))
+	}
 	for e := range keys {
 		_, stays := want[e]
 		if old, there := have[e]; there && !stays {
@@ -41,15 +45,21 @@ func difference(keys, have, want nfnetlink.Contents) []change {
 
 // order sorts changes by phase, set and key.
 func order(changes []change, byName map[string]ruleset.Set) {
-	phase := func(c change) ruleset.Phase {
-		p := byName[c.Set].Phase
-		if p != ruleset.PhaseFrontends && !c.insert {
-			return ruleset.PhaseRemoved
+	for i := range changes {
+		c, s := &changes[i], byName[changes[i].Set]
+		c.phase = s.Phase
+		if !s.Interval && s.Phase != ruleset.PhaseFrontends && !c.insert { // the kernel takes no range that overlaps one which is still there
+			c.phase = ruleset.PhaseRemoved
 		}
-		return p
 	}
 	slices.SortFunc(changes, func(a, b change) int {
-		return cmp.Or(cmp.Compare(phase(a), phase(b)), strings.Compare(a.Set, b.Set), strings.Compare(a.Key, b.Key))
+		if a.phase != b.phase {
+			return cmp.Compare(a.phase, b.phase)
+		}
+		if a.Set != b.Set {
+			return strings.Compare(a.Set, b.Set)
+		}
+		return strings.Compare(a.Key, b.Key)
 	})
 }
 
@@ -84,10 +94,15 @@ func only(s, o proxy.State) proxy.State {
 	out := proxy.State{
 		Frontends: map[proxy.Frontend]proxy.Backends{},
 		Addresses: missing(s.Addresses, o.Addresses),
+		Externals: missing(s.Externals, o.Externals),
+		Others:    missing(s.Others, o.Others),
 		Pings:     map[netip.Addr]netip.Addr{},
 		PodRanges: missing(s.PodRanges, o.PodRanges),
 		Hairpins:  missing(s.Hairpins, o.Hairpins),
 		Overlays:  missing(s.Overlays, o.Overlays),
+
+		ServiceRanges:  missing(s.ServiceRanges, o.ServiceRanges),
+		NodePortRanges: missing(s.NodePortRanges, o.NodePortRanges),
 	}
 	for f, b := range s.Frontends {
 		if other, there := o.Frontends[f]; !there || !b.Equal(other) {

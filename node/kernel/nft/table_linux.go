@@ -39,6 +39,7 @@ type Table struct {
 	listener nfnetlink.Conn
 	wanted   *proxy.State       // what the last Set asked for
 	written  *proxy.State       // what is in the kernel, nil if that has to be read
+	private  bool               // nobody else has the maps of wanted that Update changes
 	contents nfnetlink.Contents // the elements that are in the kernel
 	picks    map[string]bool
 	failures int
@@ -101,7 +102,7 @@ func (t *Table) Close() error {
 func (t *Table) Set(ctx context.Context, s proxy.State) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.wanted = &s
+	t.wanted, t.private = &s, false
 	return t.sync(ctx)
 }
 
@@ -142,8 +143,8 @@ func (t *Table) write(ctx context.Context, isolate bool) error {
 		t.contents, t.picks = there.contents, there.picks
 		return t.apply(ctx, nil, difference(t.contents, t.contents, ruleset.Encode(*t.wanted, t.contents)), maxChanges, isolate)
 	}
-	t.contents, t.picks = nfnetlink.Contents{}, map[string]bool{}
 	changes := difference(nil, nil, ruleset.Encode(*t.wanted, nil))
+	t.contents, t.picks = make(nfnetlink.Contents, len(changes)), map[string]bool{}
 	prefix, chunk := ruleset.Skeleton(t.flags()), maxChanges
 	if there.Exists {
 		// An old table serves until the new one is whole: so all in one batch.

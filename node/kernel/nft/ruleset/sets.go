@@ -17,11 +17,22 @@ const (
 	EmptySet      = "empty-frontends" // frontends without any endpoint, but for NodePorts
 	RestrictedSet = "restricted"      // frontends that are only for some sources
 	SourcesSet    = "sources"         // those frontends . source
+	EndedSet      = "ended"           // TCP connections to reset, as source . destination . ports
+	ExternalsSet  = "externals"       // externalIPs, and addresses of other load balancers
+	OthersSet     = "others"          // ClusterIPs that another proxy serves
+
+	ServiceRangesSet       = "service-ranges"       // the ServiceCIDRs of the cluster
+	NodePortRangesSet      = "nodeport-ranges"      // where addresses of this node have NodePorts
+	RestrictedNodePortsSet = "restricted-nodeports" // NodePorts that are only for some sources
+	NodePortSourcesSet     = "nodeport-sources"     // those NodePorts . source
 )
 
 // MaxClients is how many clients of Services with affinity a node remembers, by family and kind of frontend. One takes
 // some 100 bytes, and a single SYN makes one: it is no more than a flood may cost. Further clients are not remembered.
 const MaxClients = 1 << 18
+
+// MaxEnded is how many directions of connections to reset a node remembers, by family.
+const MaxEnded = 1 << 16
 
 // A Phase says when elements of a set are written. Phases order the changes, so that between two batches, and in a cold
 // start of many, no packet meets half of a Service: endpoints are there before what leads to them and go after it, and
@@ -63,7 +74,15 @@ func Sets() []Set {
 			Set{Set: nfnetlink.Set{Name: HairpinsSet + f.digit, Key: nfnetlink.Datatypes{f.addr, f.addr}}},
 			Set{Set: nfnetlink.Set{Name: EmptySet + f.digit, Key: f.frontend()}, Phase: PhaseAddresses},
 			Set{Set: nfnetlink.Set{Name: RestrictedSet + f.digit, Key: f.frontend()}},
-			Set{Set: nfnetlink.Set{Name: SourcesSet + f.digit, Key: append(f.frontend(), f.addr), Interval: true}})
+			Set{Set: nfnetlink.Set{Name: SourcesSet + f.digit, Key: append(f.frontend(), f.addr), Interval: true}},
+			Set{Set: nfnetlink.Set{Name: ExternalsSet + f.digit, Key: addr}},
+			Set{Set: nfnetlink.Set{Name: OthersSet + f.digit, Key: addr}},
+			Set{Set: nfnetlink.Set{Name: ServiceRangesSet + f.digit, Key: addr, Interval: true}, Phase: PhaseAddresses},
+			Set{Set: nfnetlink.Set{Name: NodePortRangesSet + f.digit, Key: addr, Interval: true}},
+			Set{Set: nfnetlink.Set{Name: EndedSet + f.digit, Key: nfnetlink.Datatypes{f.addr, f.addr, nftables.TypeInetService, nftables.TypeInetService},
+				Dynamic: true, Room: MaxEnded}},
+			Set{Set: nfnetlink.Set{Name: RestrictedNodePortsSet + f.digit, Key: port}},
+			Set{Set: nfnetlink.Set{Name: NodePortSourcesSet + f.digit, Key: append(append(nfnetlink.Datatypes{}, port...), f.addr), Interval: true}})
 		for _, p := range Picks() {
 			frontend := port
 			if !p.NodePort {
