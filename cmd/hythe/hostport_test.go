@@ -22,6 +22,7 @@ import (
 	"hythe.dev/hythe/node/cni"
 	"hythe.dev/hythe/node/health"
 	"hythe.dev/hythe/node/kernel/conntrack"
+	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/kernel/nft"
 	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/proxy"
@@ -113,6 +114,10 @@ func hostPortNode(t *testing.T, dir string) *node {
 	if n.flows, err = conntrack.New(n.log, nil); err != nil {
 		t.Fatal(err)
 	}
+	if n.links, err = link.New(n.log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.links.Close)
 	return n
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/health"
 	"hythe.dev/hythe/node/kernel/conntrack"
+	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/kernel/nft"
 	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/proxy"
@@ -68,6 +70,10 @@ func servicesNode(t *testing.T) *node {
 	if n.flows, err = conntrack.New(n.log, nil); err != nil {
 		t.Fatal(err)
 	}
+	if n.links, err = link.New(n.log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.links.Close)
 	return n
 }
 
@@ -90,6 +96,11 @@ func TestServicesOfNode(t *testing.T) {
 		f, err := readback.Lookup(readback.Query{From: netip.MustParseAddr("192.0.2.1"), To: netip.MustParseAddr(to), Protocol: proxy.TCP, Port: 80})
 		if err != nil || f.Reason != reason {
 			t.Errorf("%s: %+v, %v", to, f, err)
+		}
+	}
+	for _, c := range conntrack.Sysctls() {
+		if is, err := os.ReadFile("/proc/sys/" + c.Name); err != nil || strings.TrimSpace(string(is)) != c.Value {
+			t.Errorf("%s is %s, want %s, %v", c.Name, is, c.Value, err)
 		}
 	}
 	w := httptest.NewRecorder()
