@@ -39,6 +39,9 @@ type APIOptions struct {
 	// KeepReports lets a Report that is deleted count for a while longer: who wrote it looks for it and writes it again. Who
 	// takes all Reports away must not ask for it.
 	KeepReports bool
+	// Proxied leaves out the EndpointSlices that are labelled service.kubernetes.io/headless: no Service proxy sends anything
+	// there, whatever their Service says (so does kube-proxy). An Ingress may.
+	Proxied bool
 	// Interval is the least time between two Snapshots (default 30 ms). The first change goes out at once.
 	Interval time.Duration
 	// Ping is how long the connection may be silent before it is tested, and how long the test may take (5 s).
@@ -130,6 +133,9 @@ func (a *API) watch(kind string) error {
 		selector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))
 	}
 	r := newReplica(kind, resource, selector, a.options.Status, a.options.Seed, a.notify)
+	if kind == "EndpointSlice" && a.options.Proxied {
+		r.labels = "!" + corev1.IsHeadlessService
+	}
 	r.bare = a.options.Bare && r.custom()
 	r.keeps = kind == "AddressClaim" || kind == "Report" && a.options.KeepReports
 	a.replicas = append(a.replicas, r)

@@ -284,6 +284,7 @@ func TestAPIEqualsFiles(t *testing.T) {
 			t.Errorf("%d Secrets, want only the one of type kubernetes.io/tls", len(got.Secrets))
 		}
 	})
+	t.Run("headless slices", func(t *testing.T) { testHeadless(t, s, f) })
 	t.Run("changes", func(t *testing.T) { testChanges(t, s, f) })
 	t.Run("storm", func(t *testing.T) { testStorm(t, s, f) })
 }
@@ -314,6 +315,31 @@ addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [1
 	if more := len(f.snapshots()) - n; more != 1 {
 		t.Errorf("%d Snapshots after one real change, want 1", more)
 	}
+}
+
+// testHeadless labels an EndpointSlice as headless: who serves Services knows it no more, who serves Ingresses does.
+func testHeadless(t *testing.T, s *kubetest.Server, f *follower) {
+	key := model.Key{Namespace: "shop", Name: "bare"}
+	has := func(want bool) func(*model.Snapshot) bool {
+		return func(s *model.Snapshot) bool { return s.Endpoints[key] != nil == want }
+	}
+	const slice = `{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: bare-1, namespace: shop, labels: {kubernetes.io/service-name: bare}},
+addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [10.244.1.8]}]}`
+	s.Apply(slice)
+	proxied := follow(t, s.Config(), APIOptions{Kinds: NodeKinds(), Proxied: true})
+	proxied.until("endpoints", has(true))
+	f.until("endpoints", has(true))
+	s.Do(http.MethodPatch, kubetest.Path("discovery.k8s.io/v1", "EndpointSlice", "shop", "bare-1"), []byte(`{"metadata":{"labels":{"service.kubernetes.io/headless":""}}}`))
+	proxied.until("no endpoints of a headless slice", has(false))
+	again := follow(t, s.Config(), APIOptions{Kinds: NodeKinds(), Proxied: true})
+	if got := again.until("anything", anySnapshot); !has(false)(got) {
+		t.Error("a headless slice is listed")
+	}
+	if !has(true)(f.until("anything", anySnapshot)) {
+		t.Error("a headless slice is not there for Ingresses")
+	}
+	s.Delete("discovery.k8s.io/v1", "EndpointSlice", "shop", "bare-1")
+	f.until("no endpoints", has(false))
 }
 
 // testStorm checks that many changes make few Snapshots, and that the last one holds all.

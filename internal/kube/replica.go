@@ -37,6 +37,7 @@ type replica struct {
 	kind     string
 	resource client.Resource
 	selector fields.Selector
+	labels   string // a label selector
 	status   bool
 	bare     bool   // see APIOptions
 	keeps    bool   // objects that are deleted, for a while: see deletions
@@ -122,7 +123,7 @@ func (r *replica) reflect(ctx context.Context, c *client.Clients) {
 	list, open, expected := r.source(c)
 	source := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.FieldSelector = r.selector.String()
+			options.FieldSelector, options.LabelSelector = r.selector.String(), r.labels
 			r.rest(ctx)
 			r.ask()
 			out, err := list(ctx, options)
@@ -130,7 +131,7 @@ func (r *replica) reflect(ctx context.Context, c *client.Clients) {
 			return out, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.Watch, options.FieldSelector = true, r.selector.String()
+			options.Watch, options.FieldSelector, options.LabelSelector = true, r.selector.String(), r.labels
 			if err := r.mayContinue(ctx, list, options); err != nil {
 				return nil, err
 			}
@@ -197,7 +198,7 @@ func (r *replica) mayContinue(ctx context.Context, list lister, options metav1.L
 	}
 	r.ask()
 	_, err := list(ctx, metav1.ListOptions{
-		FieldSelector: options.FieldSelector, Limit: 1, ResourceVersion: options.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+		FieldSelector: options.FieldSelector, LabelSelector: options.LabelSelector, Limit: 1, ResourceVersion: options.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
 	})
 	r.answer(err)
 	if apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
