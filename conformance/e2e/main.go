@@ -59,7 +59,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.skip, "skip", "", "regular expression for names of tests that are left out")
 	f.BoolVar(&o.again, "again", false, "run also what failed before")
 	f.BoolVar(&o.table, "table", false, "run nothing, only write the table")
-	f.DurationVar(&o.limit, "limit", 15*time.Minute, "longest time for one test")
+	f.DurationVar(&o.limit, "limit", 40*time.Minute, "longest time for one test")
 	f.IntVar(&o.beside, "beside", 1, "how many tests run beside each other, but for those that must be alone")
 	return cmd
 }
