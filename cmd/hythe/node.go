@@ -418,7 +418,10 @@ func (n *node) setServices(ctx context.Context, s *model.Snapshot) ([]model.Prob
 	problems = slices.Concat(problems, unread)
 	n.panics.Problems("proxy", problems)
 	n.setWanted("services", state.String, func() { n.wantedProxy = func() proxy.State { return state } })
-	err := errors.Join(n.table.Set(ctx, state), n.links.Tune(conntrack.Sysctls()))
+	err := n.table.Set(ctx, state)
+	if tuned := n.links.Tune(conntrack.Sysctls()); tuned != nil { // Services work without
+		n.log.Warn("the kernel's times for silent TCP connections stay as they are", "error", tuned)
+	}
 	if !s.Recalled { // a flow may be to an endpoint that came later: the API server's own state tells
 		n.flows.Set(state, err == nil)
 	}

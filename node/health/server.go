@@ -208,8 +208,9 @@ func (s *Server) node() http.Handler {
 		ok := s.healthy()
 		a := nodeAnswer{LastUpdated: s.updated, CurrentTime: time.Now()}
 		if eligible {
-			a.NodeEligible = &s.state.Eligible
-			ok = ok && s.state.Eligible
+			is := s.state.Eligible // Set may change it while the answer is written
+			a.NodeEligible = &is
+			ok = ok && is
 		}
 		s.mu.Unlock()
 		if ok { // nothing is waiting: what there is, is of now
