@@ -51,9 +51,9 @@ apiserver: ## Build etcd and kube-apiserver, unless they are there: some minutes
 # The cluster's nodes are of this machine's architecture.
 cluster test-cluster test-faults: IMAGES_ARCH := $(shell $(GO) env GOARCH)
 
-cluster: setup-cluster kubernetes $(if $(filter peer,$(FLAVOUR)),,$(if $(filter 1,$(BARE)),,images)) ## Start a real Kubernetes with Hythe on this machine (NODES=3; FLAVOUR=hythe, peer or guest; APISERVERS=2; BARE=1 without Hythe)
+cluster: setup-cluster kubernetes $(if $(filter peer,$(FLAVOUR)),,$(if $(filter 1,$(BARE)),,images)) ## Start a real Kubernetes with Hythe on this machine (NODES=3; FLAVOUR=hythe, peer or guest; APISERVERS=2; DUAL=1 for IPv4 and IPv6; BARE=1 without Hythe)
 	@$(GO) build -o $(BIN)/rig ./conformance/rig
-	@$(BIN)/rig up --dir $(CLUSTER_DIR) --nodes $(or $(NODES),3) --flavour $(or $(FLAVOUR),hythe) --apiservers $(or $(APISERVERS),1) $(if $(filter 1,$(BARE)),--bare)
+	@$(BIN)/rig up --dir $(CLUSTER_DIR) --nodes $(or $(NODES),3) --flavour $(or $(FLAVOUR),hythe) --apiservers $(or $(APISERVERS),1) $(if $(filter 1,$(BARE)),--bare) $(if $(filter 1,$(DUAL)),--dual)
 
 cluster-down: ## Stop that cluster and remove everything of it
 	@$(GO) build -o $(BIN)/rig ./conformance/rig
@@ -62,7 +62,7 @@ cluster-down: ## Stop that cluster and remove everything of it
 cluster-status: ## Show what runs of that cluster
 	@$(BIN)/rig status --dir $(CLUSTER_DIR)
 
-conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (SET=conformance, network or loadbalancer; FOCUS=REGEXP, SKIP=REGEXP; BESIDE=4 at a time; AGAIN=1 runs also what failed)
+conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (SET=conformance, network, loadbalancer or dualstack; FOCUS=REGEXP, SKIP=REGEXP; BESIDE=4 at a time; AGAIN=1 runs also what failed)
 	@./scripts/kubernetes.sh build e2e.test
 	@$(GO) build -o $(BIN)/e2e ./conformance/e2e
 	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(SET),--set $(SET)) $(if $(BESIDE),--beside $(BESIDE)) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)

@@ -118,6 +118,7 @@ func titles() map[string]string {
 		setConformance:  "Kubernetes' own tests",
 		setNetwork:      "Kubernetes' other tests of the network",
 		setLoadBalancer: "Kubernetes' tests of LoadBalancer Services",
+		setDualStack:    "Kubernetes' tests of both families (make cluster DUAL=1)",
 	}
 }
 

@@ -4,7 +4,7 @@
 //	e2e.test --list-tests ─> which are missing ─┤
 //	results/e2e.jsonl ──────────────────────────┴─> e2e.test, one test each, in the client's namespace
 //	       ^                                              │ report.json
-//	       └──────────── one line per test ───────────────┴─> results/conformance.md, network.md, loadbalancer.md
+//	       └──────────── one line per test ───────────────┴─> results/conformance.md, network.md, loadbalancer.md, dualstack.md
 //
 // sets.txt says to which set a test of [sig-network] belongs, why others are left out, and why one fails: a line that matches no
 // test any more is an error. Tests run BESIDE each other at a time, as upstream runs them too, but for those that sets.txt

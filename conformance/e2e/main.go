@@ -54,7 +54,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.dir, "dir", "/var/tmp/hythe-cluster", "folder of the running cluster")
 	f.StringVar(&o.results, "results", "conformance/results", "folder for e2e.jsonl and the tables")
 	f.StringVar(&o.logs, "logs", "/var/tmp/hythe-e2e", "folder for what the tests print")
-	f.StringVar(&o.set, "set", "", "conformance, network or loadbalancer, see sets.txt; without focus and set it is conformance")
+	f.StringVar(&o.set, "set", "", "conformance, network, loadbalancer or dualstack, see sets.txt; without focus and set it is conformance")
 	f.StringVar(&o.focus, "focus", "", "regular expression for names of tests; without a set, of all there are")
 	f.StringVar(&o.skip, "skip", "", "regular expression for names of tests that are left out")
 	f.BoolVar(&o.again, "again", false, "run also what failed before")
@@ -87,6 +87,9 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 	c, err := open(o.dir)
 	if err != nil {
 		return err
+	}
+	if o.wanted() == setDualStack && !c.DualStack {
+		return errors.New("the set dualstack needs nodes of both families: make cluster-down, then make cluster DUAL=1")
 	}
 	t, err := o.tester(ctx, c)
 	if err != nil {
@@ -217,7 +220,7 @@ func (k *keeper) keep(r result) error {
 	return nil
 }
 
-// writeTable writes a table for each set: conformance.md, network.md, loadbalancer.md.
+// writeTable writes a table for each set: conformance.md, network.md, loadbalancer.md, dualstack.md.
 func (o options) writeTable() error {
 	results, err := readResults(o.file())
 	if err != nil {

@@ -24,9 +24,10 @@ const (
 	setConformance  = "conformance"
 	setNetwork      = "network"
 	setLoadBalancer = "loadbalancer"
+	setDualStack    = "dualstack"
 )
 
-func setNames() []string { return []string{setConformance, setNetwork, setLoadBalancer} }
+func setNames() []string { return []string{setConformance, setNetwork, setLoadBalancer, setDualStack} }
 
 // A rule is a line of sets.txt.
 type rule struct {

@@ -86,7 +86,9 @@ type Cluster struct {
 	Flavour       string
 	// TwoAPIServers asks for a second API server, which kubelets and the rest of the control plane use.
 	TwoAPIServers bool
-	Nodes         []Node
+	// DualStack gives nodes, pods and Services addresses of both families. The LAN's addresses for Hythe's VIPs stay IPv4.
+	DualStack bool
+	Nodes     []Node
 }
 
 // A Node is one node.
