@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -151,14 +150,14 @@ func (n *node) addNodeFlags(cmd *cobra.Command) {
 }
 
 func (n *node) run(ctx context.Context) error {
-	if os.Getenv("GOGC") == "" { // most of what it holds stays for long, and every node has one: memory is dearer than time
-		debug.SetGCPercent(30)
-	}
 	tasks, closeAll, err := n.tasks()
 	if err != nil {
 		return err
 	}
 	defer closeAll()
+	if os.Getenv("GOGC") == "" {
+		tasks = append(tasks, collectBySize)
+	}
 	snapshots := n.sinks(&tasks)
 	tasks = append(tasks,
 		func(ctx context.Context) error { return n.watch(ctx, kube.NodeKinds(), snapshots) },

@@ -16,6 +16,7 @@ import (
 
 	vnetlink "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/internal/lab/topology"
 )
@@ -290,7 +291,7 @@ func (p *path) connect(ctx context.Context, service int) (float64, error) {
 			return err
 		}
 		begin := time.Now()
-		err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+		err = connected(fd, syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}))
 		took = time.Since(begin)
 		return err
 	})
@@ -298,6 +299,28 @@ func (p *path) connect(ctx context.Context, service int) (float64, error) {
 		return 0, fmt.Errorf("connect to Service %d of %s: %w", service, p.who, errors.Join(err, ctx.Err()))
 	}
 	return float64(took.Nanoseconds()) / 1e6, nil
+}
+
+// connected is how a connect ended. One that a signal interrupted (Go's scheduler sends some) goes on without its caller, and
+// is not to be called again (connect(2), EINTR).
+func connected(fd int, err error) error {
+	for errors.Is(err, syscall.EINTR) {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}} //nolint:gosec // a descriptor
+		n, again := unix.Poll(ready, 5000)
+		switch {
+		case again != nil:
+			err = again
+		case n == 0:
+			return syscall.ETIMEDOUT
+		default:
+			code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			if err == nil && code != 0 {
+				err = syscall.Errno(code)
+			}
+			return err
+		}
+	}
+	return err
 }
 
 // slot is how long a rate is measured at a time.

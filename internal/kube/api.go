@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/rest"
@@ -42,7 +43,8 @@ type APIOptions struct {
 	// Proxied leaves out the EndpointSlices that are labelled service.kubernetes.io/headless: no Service proxy sends anything
 	// there, whatever their Service says (so does kube-proxy). An Ingress may.
 	Proxied bool
-	// Interval is the least time between two Snapshots (default 30 ms). The first change goes out at once.
+	// Interval is the least time between two Snapshots (default 30 ms) when changes do not end. The first ones, up to burst, go
+	// out at once.
 	Interval time.Duration
 	// Ping is how long the connection may be silent before it is tested, and how long the test may take (5 s).
 	Ping time.Duration
@@ -65,6 +67,10 @@ type APIOptions struct {
 
 // silence is how long the API server may give no answer before that is logged.
 const silence = 5 * time.Second
+
+// burst is how many Snapshots go out without a rest between them: single changes are told of at once, and a change that takes a
+// few writes, too, since what follows from each of them costs what it changes.
+const burst = 8
 
 // relistAfter is how long the API server must have been away for all to be read anew, in place of what changed since: long
 // enough that its etcd may have been restored from a backup and gone on.
@@ -266,7 +272,7 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 // loop hands out Snapshots.
 func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *shelf) {
 	w, d, history := newWorld(), newDisruption(), new(model.History)
-	first := true
+	first, pace := true, rate.NewLimiter(rate.Every(a.options.Interval), burst)
 	var said []model.Problem // with the last Snapshot
 	var early, due <-chan time.Time
 	if a.cache != nil {
@@ -307,10 +313,8 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *she
 			saved.put(changes)
 		}
 		first, said = false, problems
-		select {
-		case <-ctx.Done():
+		if pace.Wait(ctx) != nil {
 			return
-		case <-time.After(a.options.Interval):
 		}
 	}
 }

@@ -352,7 +352,7 @@ func testStorm(t *testing.T, s *kubetest.Server, f *follower) {
 	}
 	f.until("all Services", hasService(fmt.Sprintf("storm-%d", count-1)))
 	took := time.Since(start)
-	if most := int(took/f.api.options.Interval) + 2; len(f.snapshots())-n > most {
+	if most := int(took/f.api.options.Interval) + 2 + burst; len(f.snapshots())-n > most {
 		t.Errorf("%d Snapshots in %s, want at most %d", len(f.snapshots())-n, took, most)
 	}
 	got := f.until("anything", anySnapshot)

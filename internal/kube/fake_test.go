@@ -529,7 +529,7 @@ func TestStorm(t *testing.T) {
 		if s := w.last(interval); len(s.Services) != count {
 			t.Errorf("%d Services at the end", len(s.Services))
 		}
-		if more := w.count() - n; more > int(count*apart/interval)+2 {
+		if more := w.count() - n; more > int(count*apart/interval)+2+burst {
 			t.Errorf("%d Snapshots of %d changes in %s", more, count, count*apart)
 		}
 	})
