@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,7 @@ import (
 )
 
 const (
-	// maxCarried is how many connections and UDP flows are carried at once. Each takes two sockets.
+	// maxCarried is how many connections and UDP flows are carried at once. A connection takes two sockets, a flow one.
 	maxCarried = 2000
 	// dialTimeout is how long an endpoint may take to accept.
 	dialTimeout = 10 * time.Second
@@ -31,9 +32,10 @@ const (
 
 // A Server listens.
 type Server struct {
-	log   *slog.Logger
-	netns int
-	wake  chan struct{}
+	log     *slog.Logger
+	netns   int
+	wake    chan struct{}
+	buffers buffers
 
 	mu      sync.Mutex  // guards what follows
 	base    proxy.State // see baseOf
@@ -51,8 +53,10 @@ type failure struct {
 type carriage struct {
 	listener Listener
 	endpoint netip.AddrPort
-	reset    bool   // the Service wanted it when it was last there
-	end      func() // makes its goroutines end
+	owner    model.Key
+	reset    bool         // the Service wanted it when it was last there
+	used     atomic.Int64 // when a UDP flow had its last datagram, in nanoseconds since 1970
+	end      func()       // makes its goroutines end
 }
 
 // An Option changes how a Server is made.
@@ -76,6 +80,7 @@ func (s *Server) Set(state proxy.State) {
 	s.base = baseOf(state)
 	s.mu.Unlock()
 	s.apply(Build(state))
+	s.endGone(state, func(model.Key) bool { return true })
 }
 
 // Update says what changed since the last Set or Update.
@@ -86,29 +91,53 @@ func (s *Server) Update(c proxy.Change) {
 	if changed {
 		s.apply(next)
 	}
+	services := map[model.Key]struct{}{}
+	for _, owners := range []map[proxy.Frontend]model.Key{c.Gone.Owners, c.Come.Owners} {
+		for _, owner := range owners {
+			services[owner] = struct{}{}
+		}
+	}
+	s.endGone(c.Come, func(owner model.Key) bool { _, is := services[owner]; return is })
 }
 
 // apply makes state what is wanted.
 func (s *Server) apply(state State) {
 	s.mu.Lock()
 	s.wanted = state
-	var gone []*carriage
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// endGone ends what is carried to endpoints that are gone. all has all frontends of the Services that changed.
+func (s *Server) endGone(all proxy.State, changed func(model.Key) bool) {
+	s.mu.Lock()
+	var gone, maybe []*carriage
+	services := map[model.Key]pods{}
 	for c := range s.carried {
-		b, there := state[c.listener]
+		b, there := s.wanted[c.listener]
 		if there {
 			c.reset = b.Reset
 		}
-		if (c.listener.Protocol == proxy.UDP || c.reset) && !b.keeps(c.endpoint) {
+		switch {
+		case b.keeps(c.endpoint) || !changed(c.owner):
+		case c.listener.Protocol == proxy.UDP:
+			gone = append(gone, c)
+		case c.reset:
+			maybe, services[c.owner] = append(maybe, c), pods{}
+		}
+	}
+	services = living(all, services)
+	for _, c := range maybe {
+		if _, lives := services[c.owner][c.endpoint.Addr()]; !lives {
 			gone = append(gone, c)
 		}
 	}
 	s.mu.Unlock()
 	for _, c := range gone {
 		c.end()
-	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
 	}
 }
 
@@ -118,11 +147,24 @@ func (s *Server) Problems(node string) []model.Problem {
 	defer s.mu.Unlock()
 	var out []model.Problem
 	for l, f := range s.failed {
-		out = append(out, model.Problemf(model.Ref("Service", f.owner), "LocalhostPortTaken",
-			"Node %s does not serve it at %s: %v. At the node's other addresses it is served. Stop the process that has the port (ss -lntup), or give the Service another nodePort.",
-			node, l, f.err))
+		reason, remedy := f.cause()
+		out = append(out, model.Problemf(model.Ref("Service", f.owner), reason,
+			"Node %s does not serve it at %s: %v. At the node's other addresses it is served. %s", node, l, f.err, remedy))
 	}
 	return model.SortProblems(out)
+}
+
+// cause is the reason of a failure for a Problem, and what helps.
+func (f failure) cause() (reason, remedy string) {
+	switch {
+	case errors.Is(f.err, unix.EADDRINUSE):
+		return "LocalhostPortTaken", "Stop the process that has the port (ss -lntup), or give the Service another nodePort."
+	case errors.Is(f.err, unix.EMFILE):
+		return "LocalhostPortNotServed", "Let the node agent open more files (its RLIMIT_NOFILE; LimitNOFILE of the container runtime's unit), or switch these ports off (--localhost-nodeports=false)."
+	case errors.Is(f.err, unix.ENFILE):
+		return "LocalhostPortNotServed", "Raise fs.file-max of the node, or find who opens so many files (lsof)."
+	}
+	return "LocalhostPortNotServed", "It is tried again each few seconds."
 }
 
 // Run serves until ctx is done, and ends all connections then.
@@ -204,17 +246,37 @@ func (s *Server) listen(ctx context.Context, open map[Listener]io.Closer, work *
 	s.failed = failed
 }
 
-// begin notes a connection and returns its endpoint; ok is false where there is none any more, or there are too many.
+// begin notes a connection and returns its endpoint; ok is false where there is none any more, or there are too many. The UDP
+// flow that is silent for longest makes room: a client that asks from a new port each time leaves a flow behind each time.
 func (s *Server) begin(l Listener, end func()) (c *carriage, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b, there := s.wanted[l]
-	if !there || len(s.carried) >= maxCarried {
+	if !there {
 		return nil, false
 	}
-	c = &carriage{listener: l, endpoint: b.choose(), reset: b.Reset, end: end}
+	if len(s.carried) >= maxCarried {
+		oldest := s.oldestFlow()
+		if oldest == nil {
+			return nil, false
+		}
+		delete(s.carried, oldest)
+		oldest.end()
+	}
+	c = &carriage{listener: l, endpoint: b.choose(), owner: b.Owner, reset: b.Reset, end: end}
+	c.used.Store(time.Now().UnixNano())
 	s.carried[c] = struct{}{}
 	return c, true
+}
+
+// oldestFlow is the UDP flow that is silent for longest, nil if there is none. It is called with mu held.
+func (s *Server) oldestFlow() (oldest *carriage) {
+	for c := range s.carried {
+		if c.listener.Protocol == proxy.UDP && (oldest == nil || c.used.Load() < oldest.used.Load()) {
+			oldest = c
+		}
+	}
+	return oldest
 }
 
 func (s *Server) over(c *carriage) {

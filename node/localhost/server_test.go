@@ -8,10 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -64,6 +68,12 @@ func start(t *testing.T) *Server {
 	return s
 }
 
+// wants makes a state what is wanted, as if all Services had changed.
+func (s *Server) wants(state State) {
+	s.apply(state)
+	s.endGone(proxy.State{}, func(model.Key) bool { return true })
+}
+
 func dial(t *testing.T, at netip.AddrPort) *net.TCPConn {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
@@ -98,7 +108,7 @@ func TestCarry(t *testing.T) {
 			abort(c)
 		}, "", syscall.ECONNRESET},
 	} {
-		s.apply(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{serve(t, c.handle)}}})
+		s.wants(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{serve(t, c.handle)}}})
 		client := dial(t, at)
 		_, _ = io.WriteString(client, strings.Repeat("hello ", 100_000))
 		_ = client.CloseWrite()
@@ -108,7 +118,7 @@ func TestCarry(t *testing.T) {
 		}
 	}
 	// Nobody is there: the client does not wait.
-	s.apply(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{free(t)}}})
+	s.wants(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{free(t)}}})
 	if _, err := dial(t, at).Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("an endpoint that refuses: %v", err)
 	}
@@ -137,7 +147,7 @@ func TestGone(t *testing.T) {
 		}
 		return err
 	}
-	s.apply(state(false, one))
+	s.wants(state(false, one))
 	a, b := dial(t, resetting), dial(t, plain)
 	for _, step := range []struct {
 		state State
@@ -148,7 +158,7 @@ func TestGone(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		s.apply(step.state)
+		s.wants(step.state)
 		if step.reset {
 			if _, err := a.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("it ends with %v", err)
@@ -164,7 +174,7 @@ func TestGone(t *testing.T) {
 func TestTooMany(t *testing.T) {
 	s := start(t)
 	at := free(t)
-	s.apply(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })}}})
+	s.wants(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })}}})
 	first := dial(t, at)
 	if _, err := io.WriteString(first, "x"); err != nil {
 		t.Fatal(err)
@@ -191,5 +201,114 @@ func TestTooMany(t *testing.T) {
 	_, _ = io.WriteString(c, "x")
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Errorf("when there is room again: %v", err)
+	}
+}
+
+// TestGoneIsThePod: with the option, a connection ends when its endpoint is gone, and not when new ones come to another port of the pod, or
+// when the NodePort goes and the Service stays.
+func TestGoneIsThePod(t *testing.T) {
+	s := start(t)
+	at, pod := free(t), serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+	web, shop := model.Key{Namespace: "default", Name: "web"}, model.Key{Namespace: "default", Name: "shop"}
+	nodePort := proxy.Frontend{Addr: netip.IPv4Unspecified(), Protocol: proxy.TCP, Port: at.Port()}
+	clusterIP := proxy.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Protocol: proxy.TCP, Port: 80}
+	state := func(owner model.Key, frontends map[proxy.Frontend]netip.AddrPort) proxy.State {
+		out := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}, Owners: map[proxy.Frontend]model.Key{},
+			NodePortRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("0.0.0.0/0"): {}}}
+		for f, e := range frontends {
+			out.Frontends[f] = proxy.Backends{Outside: []netip.AddrPort{e}, Inside: []netip.AddrPort{e}, Reset: true}
+			out.Owners[f] = owner
+		}
+		return out
+	}
+	moved := netip.AddrPortFrom(pod.Addr(), pod.Port()+1)
+	elsewhere := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), pod.Port())
+	steps := []proxy.State{
+		state(web, map[proxy.Frontend]netip.AddrPort{nodePort: pod, clusterIP: pod}),
+		state(web, map[proxy.Frontend]netip.AddrPort{nodePort: moved, clusterIP: moved}), // the targetPort changes
+		state(web, map[proxy.Frontend]netip.AddrPort{clusterIP: pod}),                    // it is of type ClusterIP now
+		state(web, map[proxy.Frontend]netip.AddrPort{clusterIP: elsewhere}),              // the pod is replaced
+	}
+	for name, next := range map[string]func(was, is proxy.State){
+		"by a Set":     func(_, is proxy.State) { s.Set(is) },
+		"by an Update": func(was, is proxy.State) { s.Update(proxy.Change{Gone: was, Come: is}) },
+	} {
+		s.Set(steps[0])
+		c := dial(t, at)
+		says := func() error {
+			_, err := io.WriteString(c, "x")
+			if err == nil {
+				_, err = io.ReadFull(c, make([]byte, 1))
+			}
+			return err
+		}
+		if err := says(); err != nil {
+			t.Fatal(err)
+		}
+		for i, step := range steps[1:3] {
+			next(steps[i], step)
+			if err := says(); err != nil {
+				t.Errorf("%s, step %d: %v", name, i, err)
+			}
+		}
+		other := state(shop, map[proxy.Frontend]netip.AddrPort{{Addr: netip.MustParseAddr("10.96.0.2"), Protocol: proxy.TCP, Port: 80}: elsewhere})
+		s.Update(proxy.Change{Come: other}) // of another Service
+		if err := says(); err != nil {
+			t.Errorf("%s, another Service: %v", name, err)
+		}
+		next(steps[2], steps[3])
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: when the pod is gone: %v", name, err)
+		}
+	}
+}
+
+// TestNoFiles: where the agent may open no more files, that is what is said, and not that somebody has the port.
+func TestNoFiles(t *testing.T) {
+	s := New(slog.New(slog.NewTextHandler(t.Output(), nil)))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	owner := model.Key{Namespace: "default", Name: "web"}
+	try := func(at netip.AddrPort) string {
+		t.Helper()
+		s.wants(State{{at, proxy.TCP}: {Endpoints: []netip.AddrPort{at}, Owner: owner}})
+		open := map[Listener]io.Closer{}
+		var work sync.WaitGroup
+		s.listen(t.Context(), open, &work)
+		for _, c := range open {
+			_ = c.Close()
+		}
+		work.Wait()
+		var texts []string
+		for _, p := range s.Problems("one") {
+			texts = append(texts, p.Reason+": "+p.Message)
+		}
+		return strings.Join(texts, "; ")
+	}
+	at := free(t)
+	if got := try(taken.Addr().(*net.TCPAddr).AddrPort()); !strings.HasPrefix(got, "LocalhostPortTaken: ") || !strings.Contains(got, "another nodePort") {
+		t.Errorf("a port that is taken: %s", got)
+	}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	none := before
+	none.Cur = 1
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	got := try(at)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(got, "LocalhostPortNotServed: ") || !strings.Contains(got, "too many open files") || strings.Contains(got, "nodePort.") {
+		t.Errorf("without files: %s", got)
+	}
+	if got := try(at); got != "" {
+		t.Errorf("with files again: %s", got)
 	}
 }

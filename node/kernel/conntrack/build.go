@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -50,7 +51,7 @@ func departed(old, b proxy.Backends) (out []netip.AddrPort) {
 // A question is which entries to judge: all, or those of some frontends. gone is how TCP entries are found.
 type question struct {
 	all  bool
-	some map[proxy.Frontend]struct{}
+	some map[proxy.Frontend]pods // and which endpoints their Services have
 	gone map[filter]struct{}
 }
 
@@ -61,15 +62,13 @@ func (q question) stale(e Entry, s proxy.State, local func(netip.Addr) bool) boo
 	}
 	f := proxy.Frontend{Addr: e.Original.Dst.Addr(), Protocol: e.Protocol, Port: e.Original.Dst.Port()}
 	b, known := s.Frontends[f]
-	if !known && !q.asks(f) {
+	// The same port of another host, or of an address without NodePorts, is none of ours, whoever translates it.
+	if dst := f.Addr; !known && !q.asks(f) && !dst.IsLoopback() && local(dst) && contains(s.NodePortRanges, dst) {
 		f.Addr = netip.IPv4Unspecified()
-		if e.Original.Dst.Addr().Is6() {
+		if dst.Is6() {
 			f.Addr = netip.IPv6Unspecified()
 		}
-		// The same port of another host is none of ours.
-		if b, known = s.Frontends[f]; !e.translated() && !local(e.Original.Dst.Addr()) {
-			return false
-		}
+		b, known = s.Frontends[f]
 	}
 	switch {
 	case known && !flowing(f, b):
@@ -77,6 +76,8 @@ func (q question) stale(e Entry, s proxy.State, local func(netip.Addr) bool) boo
 	case !q.asks(f):
 		// Of a Service that went while the agent was away: who translates to a pod is asked again.
 		return q.all && e.Protocol == proxy.UDP && !known && e.translated() && contains(s.PodRanges, e.Reply.Src.Addr())
+	case e.Protocol == proxy.TCP && (hasPod(b, e.Reply.Src.Addr()) || q.some[f].has(e.Reply.Src.Addr())):
+		return false // it got no new connections here, or by another port: it is there
 	case known:
 		return !b.Keeps(e.Reply.Src)
 	}
@@ -86,6 +87,54 @@ func (q question) stale(e Entry, s proxy.State, local func(netip.Addr) bool) boo
 func (q question) asks(f proxy.Frontend) bool {
 	_, some := q.some[f]
 	return some
+}
+
+// pods are addresses of endpoints.
+type pods map[netip.Addr]struct{}
+
+func (p pods) has(a netip.Addr) bool {
+	_, is := p[a]
+	return is
+}
+
+// hasPod says whether an endpoint of b, or one that keeps what it has, is at an address, by any port.
+func hasPod(b proxy.Backends, a netip.Addr) bool {
+	for _, list := range [][]netip.AddrPort{b.Outside, b.Inside, b.Keep} {
+		if _, is := slices.BinarySearchFunc(list, a, func(e netip.AddrPort, a netip.Addr) int { return e.Addr().Compare(a) }); is {
+			return true
+		}
+	}
+	return false
+}
+
+// living returns, of changed frontends, the addresses of endpoints that their Service has now, by whichever of its frontends: a
+// frontend that goes takes no endpoint with it. It is for TCP frontends; UDP flows have to find another way at once.
+func living(before, now proxy.State, changed []proxy.Frontend) map[proxy.Frontend]pods {
+	out, of := make(map[proxy.Frontend]pods, len(changed)), map[model.Key]pods{}
+	for _, f := range changed {
+		owner, is := now.Owners[f]
+		if !is {
+			owner, is = before.Owners[f]
+		}
+		if out[f] = nil; is && f.Protocol == proxy.TCP {
+			if of[owner] == nil {
+				of[owner] = pods{}
+			}
+			out[f] = of[owner]
+		}
+	}
+	if len(of) == 0 {
+		return out
+	}
+	for f, owner := range now.Owners {
+		if p := of[owner]; p != nil {
+			b := now.Frontends[f]
+			for _, e := range slices.Concat(b.Outside, b.Inside, b.Keep) {
+				p[e.Addr()] = struct{}{}
+			}
+		}
+	}
+	return out
 }
 
 func contains(ranges proxy.Set[netip.Prefix], a netip.Addr) bool {
@@ -106,15 +155,27 @@ type filter struct {
 	endpoint netip.AddrPort // in place of dst and port: where flows are translated to
 }
 
+// listed is the filter that the kernel is asked for. Of IPv6 addresses kernels since 5.8 list all entries but those that are asked for
+// (ctnetlink_filter_match_tuple), so it is by port alone, which finds others in addition.
+func (f filter) listed() filter {
+	if !f.six {
+		return f
+	}
+	if f.dst = (netip.Addr{}); f.endpoint.IsValid() {
+		f.endpoint = netip.AddrPortFrom(netip.IPv6Unspecified(), f.endpoint.Port())
+	}
+	return f
+}
+
 // maxFilters is how many lists are asked for, by protocol: the kernel goes through its table for each. More frontends or
 // endpoints are answered by lists of whole protocols.
 const maxFilters = 4
 
 // gone returns how the entries of changed TCP frontends are found: by the endpoints that they lost, which are one or two
 // where frontends and connections are many. Where it is not known what they had, it is all of the protocol.
-func gone(before, now proxy.State, changed []proxy.Frontend) map[filter]struct{} {
+func gone(before, now proxy.State, changed map[proxy.Frontend]pods) map[filter]struct{} {
 	out := map[filter]struct{}{}
-	for _, f := range changed {
+	for f, alive := range changed {
 		if f.Protocol != proxy.TCP {
 			continue
 		}
@@ -124,6 +185,9 @@ func gone(before, now proxy.State, changed []proxy.Frontend) map[filter]struct{}
 			continue
 		}
 		for _, e := range departed(old, b) {
+			if alive.has(e.Addr()) || hasPod(b, e.Addr()) {
+				continue
+			}
 			out[filter{six: f.Addr.Is6(), protocol: proxy.TCP, endpoint: e}] = struct{}{}
 		}
 	}
@@ -158,15 +222,16 @@ func (q question) filters() []filter {
 // bounded returns filters, or those of whole protocols if one of them is such, or there are too many.
 func bounded(filters map[filter]struct{}) map[filter]struct{} {
 	whole, wide := map[filter]struct{}{}, len(filters) > maxFilters
+	narrow := make(map[filter]struct{}, len(filters))
 	for f := range filters {
 		all := filter{six: f.six, protocol: f.protocol}
 		wide = wide || f == all
-		whole[all] = struct{}{}
+		whole[all], narrow[f.listed()] = struct{}{}, struct{}{}
 	}
 	if wide {
 		return whole
 	}
-	return maps.Clone(filters)
+	return narrow
 }
 
 func bool2int(b bool) int {

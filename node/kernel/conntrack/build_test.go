@@ -86,16 +86,16 @@ func TestStale(t *testing.T) {
 		Frontends: map[proxy.Frontend]proxy.Backends{service: list("10.244.1.2:53"), nodePort: list("10.244.1.2:53"), empty: list(),
 			front(proxy.SCTP, "10.96.0.10:53"): list("10.244.1.2:53"), front(proxy.UDP, "[fd10::10]:53"): list("[fd01::2]:53"),
 			front(proxy.UDP, "[::]:30053"): list("[fd01::2]:53")},
-		PodRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}},
+		PodRanges:      proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}},
+		NodePortRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("192.168.1.0/24"): {}, netip.MustParsePrefix("::/0"): {}},
 	}
 	local := func(a netip.Addr) bool {
-		return a == netip.MustParseAddr("192.168.1.11") || a == netip.MustParseAddr("fd00::11")
+		return a == netip.MustParseAddr("192.168.1.11") || a == netip.MustParseAddr("172.17.0.1") || a == netip.MustParseAddr("fd00::11") || a.IsLoopback()
 	}
-	some := question{}
-	some.add([]proxy.Frontend{service, nodePort, empty, gone, goneNodePort, front(proxy.SCTP, "10.96.0.10:53"),
-		front(proxy.UDP, "[fd10::10]:53"), front(proxy.UDP, "[::]:30053")}, nil)
+	some := about(service, nodePort, empty, gone, goneNodePort, front(proxy.SCTP, "10.96.0.10:53"),
+		front(proxy.UDP, "[fd10::10]:53"), front(proxy.UDP, "[::]:30053"))
 	start := question{all: true}
-	start.add(Build(proxy.State{}, s), nil)
+	start.add(proxy.State{}, s)
 	for _, c := range []struct {
 		entry          string
 		changed, start bool
@@ -112,6 +112,10 @@ func TestStale(t *testing.T) {
 		{"udp 192.168.1.11:30053 10.244.1.9:53", true, true},
 		{"udp 192.168.1.11:30053 192.168.1.11:30053", true, true},
 		{"udp 192.168.1.12:30053 192.168.1.12:30053", false, false}, // another node's
+		{"udp 192.168.1.12:30053 172.17.0.2:53", false, false},      // another host's, translated by another tool
+		{"udp 192.168.1.12:30054 172.17.0.2:53", false, false},
+		{"udp 172.17.0.1:30053 172.17.0.2:53", false, false}, // this node's, where NodePorts are not
+		{"udp 127.0.0.1:30053 127.0.0.1:30053", false, false},
 		{"udp 192.168.1.11:30054 10.244.1.2:53", true, true},
 		{"udp 192.168.1.11:30054 192.168.1.11:30054", false, false}, // a process of this node has it now
 		{"udp 192.168.1.11:5353 192.168.1.11:5353", false, false},
@@ -133,6 +137,72 @@ func TestStale(t *testing.T) {
 		}
 		if got := start.stale(e, s, local); got != c.start {
 			t.Errorf("at start, %s is stale: %v", c.entry, got)
+		}
+	}
+}
+
+// about asks for the flows of frontends.
+func about(frontends ...proxy.Frontend) question {
+	q := question{some: map[proxy.Frontend]pods{}}
+	for _, f := range frontends {
+		q.some[f] = nil
+	}
+	return q
+}
+
+// TestResetLiving leaves connections alone whose endpoint is there: by another port, since the targetPort changed, or by another frontend
+// of the same Service.
+func TestResetLiving(t *testing.T) {
+	const vip, ip, other = "203.0.113.1:80", "10.96.0.10:80", "10.96.0.11:80"
+	web, shop := model.Key{Name: "web"}, model.Key{Name: "shop"}
+	state := func(frontends map[string][]string) proxy.State {
+		s := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}, Owners: map[proxy.Frontend]model.Key{}}
+		for f, endpoints := range frontends {
+			b := list(endpoints...)
+			b.Reset = true
+			if s.Owners[front(proxy.TCP, f)] = web; f == other {
+				s.Owners[front(proxy.TCP, f)] = shop
+			}
+			s.Frontends[front(proxy.TCP, f)] = b
+		}
+		return s
+	}
+	const one, two, moved = "10.244.1.2:80", "10.244.1.3:80", "10.244.1.2:8080"
+	for name, c := range map[string]struct {
+		before, now map[string][]string
+		ends        string // entries, by frontend and endpoint
+		lists       int
+	}{
+		"the targetPort changes":              {map[string][]string{ip: {one}}, map[string][]string{ip: {moved}}, "", 0},
+		"it changes, and another pod is gone": {map[string][]string{ip: {one, two}}, map[string][]string{ip: {moved}}, "ip two", 1},
+		"a frontend goes":                     {map[string][]string{ip: {one}, vip: {one}}, map[string][]string{ip: {one}}, "", 0},
+		"it goes, and the port changes":       {map[string][]string{ip: {one}, vip: {one}}, map[string][]string{ip: {moved}}, "", 0},
+		"it goes, and a pod is gone":          {map[string][]string{ip: {one, two}, vip: {one, two}}, map[string][]string{ip: {one}}, "ip two, vip two", 1},
+		"another Service has the pod":         {map[string][]string{ip: {one}, other: {one}}, map[string][]string{other: {one}}, "ip one", 1},
+		"the last frontend goes":              {map[string][]string{ip: {one}, vip: {one}}, map[string][]string{}, "ip one, vip one", 1},
+	} {
+		for _, all := range []bool{false, true} {
+			before, now := state(c.before), state(c.now)
+			var q question
+			if q.add(before, now); all { // an option of before, asked again
+				q = question{}.and(q).and(about(front(proxy.TCP, ip)))
+			}
+			var got []string
+			for at1, f := range map[string]string{"ip": ip, "vip": vip} {
+				for to, endpoint := range map[string]string{"one": one, "two": two} {
+					if !slices.Contains(c.before[f], endpoint) {
+						continue
+					}
+					e := Entry{Protocol: proxy.TCP, Original: Tuple{at("192.0.2.1:5000"), at(f)}, Reply: Tuple{Src: at(endpoint)}}
+					if q.stale(e, now, func(netip.Addr) bool { return false }) {
+						got = append(got, at1+" "+to)
+					}
+				}
+			}
+			slices.Sort(got)
+			if strings.Join(got, ", ") != c.ends || len(q.filters()) != c.lists {
+				t.Errorf("%s: %q end, want %q; lists %v", name, got, c.ends, q.filters())
+			}
 		}
 	}
 }
@@ -180,7 +250,7 @@ func TestReset(t *testing.T) {
 			t.Errorf("%s: %v is looked at", name, changed)
 		}
 		q := question{all: c.before == nil}
-		q.add(changed, gone(state(c.before), state(c.now), changed))
+		q.add(state(c.before), state(c.now))
 		local := func(netip.Addr) bool { return false }
 		if got := q.stale(entry, state(c.now), local); got != c.ends {
 			t.Errorf("%s: the connection ends: %v", name, got)
@@ -190,7 +260,7 @@ func TestReset(t *testing.T) {
 		}
 	}
 	// Of a Service that was deleted while the agent was away nobody knows what it wanted.
-	if (question{all: true}).stale(entry, proxy.State{PodRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}}}, nil) {
+	if (question{all: true}).stale(entry, proxy.State{PodRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}}}, func(netip.Addr) bool { return false }) {
 		t.Error("a connection of nobody's Service ends")
 	}
 }
@@ -199,7 +269,7 @@ func TestReset(t *testing.T) {
 func TestFilters(t *testing.T) {
 	var q question
 	for i := range maxFilters + 1 {
-		q.add([]proxy.Frontend{front(proxy.UDP, fmt.Sprintf("10.96.0.%d:53", i))}, nil)
+		q = q.and(about(front(proxy.UDP, fmt.Sprintf("10.96.0.%d:53", i))))
 		want := []string{}
 		for j := range i + 1 {
 			want = append(want, fmt.Sprintf("udp 10.96.0.%d 53", j))
@@ -245,8 +315,7 @@ func TestGone(t *testing.T) {
 		"not wanted":         {state(false, many[0]), state(false, many[1]), ""},
 	} {
 		var q question
-		changed := Build(c.before, c.now)
-		q.add(changed, gone(c.before, c.now, changed))
+		q.add(c.before, c.now)
 		var got []string
 		for _, f := range q.filters() {
 			if f == (filter{protocol: proxy.TCP}) {

@@ -104,7 +104,11 @@ func (c conn) list(f filter) ([]Entry, error) {
 }
 
 func (f filter) encode(ae *netlink.AttributeEncoder) {
-	flags := uint32(filterProto)
+	f = f.listed()
+	flags, replyFlags := uint32(filterProto), uint32(filterProto|filterSrcPort)
+	if !f.endpoint.Addr().IsUnspecified() {
+		replyFlags |= filterSrc
+	}
 	ae.Nested(attrOriginal, func(ae *netlink.AttributeEncoder) error {
 		if f.dst.IsValid() {
 			flags |= filterDst
@@ -129,7 +133,7 @@ func (f filter) encode(ae *netlink.AttributeEncoder) {
 	ae.Nested(attrFilter, func(ae *netlink.AttributeEncoder) error {
 		ae.Bytes(attrFilterOriginal, binary.NativeEndian.AppendUint32(nil, flags))
 		if f.endpoint.IsValid() {
-			ae.Bytes(attrFilterReply, binary.NativeEndian.AppendUint32(nil, filterSrc|filterProto|filterSrcPort))
+			ae.Bytes(attrFilterReply, binary.NativeEndian.AppendUint32(nil, replyFlags))
 		}
 		return nil
 	})

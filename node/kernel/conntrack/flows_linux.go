@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/proxy"
 )
@@ -41,10 +42,16 @@ type Flows struct {
 	base  *proxy.State // the last one that was in the kernel as a whole
 	state *proxy.State // the last one
 	// changed are frontends of Updates, which base and state do not have yet; nil is one that is gone.
-	changed map[proxy.Frontend]*proxy.Backends
+	changed map[proxy.Frontend]*backends
 	now     question // to look at as soon as possible
 	later   question // to look at again, at due
 	due     time.Time
+}
+
+// backends are those of a frontend, with its Service.
+type backends struct {
+	proxy.Backends
+	owner model.Key
 }
 
 // An Option changes how Flows are made.
@@ -113,8 +120,7 @@ func (f *Flows) Set(s proxy.State, whole bool) {
 	} else {
 		base = *f.base
 	}
-	changed := Build(base, s)
-	f.now.add(changed, gone(base, s, changed))
+	f.now.add(base, s)
 	if f.state = &s; whole {
 		f.base = &s
 	}
@@ -123,24 +129,23 @@ func (f *Flows) Set(s proxy.State, whole bool) {
 	}
 }
 
-// Update says that the rules in the kernel are those of the last Set with a change to them. That Set must have been whole.
+// Update says that the rules in the kernel are those of the last Set with a change to them.
 func (f *Flows) Update(c proxy.Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.changed == nil {
-		f.changed = map[proxy.Frontend]*proxy.Backends{}
+		f.changed = map[proxy.Frontend]*backends{}
 	}
 	for frontend := range c.Gone.Frontends {
 		f.changed[frontend] = nil
 	}
 	for frontend, b := range c.Come.Frontends {
-		f.changed[frontend] = &b
+		f.changed[frontend] = &backends{b, c.Come.Owners[frontend]}
 	}
 	if len(f.changed) >= maxChanged { // the endpoints of before stay in memory until then
 		f.catchUp()
 	}
-	changed := Build(c.Gone, c.Come)
-	f.now.add(changed, gone(c.Gone, c.Come, changed))
+	f.now.add(c.Gone, c.Come)
 	if f.now.any() {
 		f.poke()
 	}
@@ -151,14 +156,35 @@ func (f *Flows) catchUp() {
 	if len(f.changed) == 0 || f.state == nil {
 		return
 	}
-	next := *f.state
+	state, base := f.patched(f.state), f.base
+	switch base {
+	case f.state:
+		base = state
+	case nil:
+	default: // the last Set was not whole
+		base = f.patched(base)
+	}
+	f.base, f.state, f.changed = base, state, nil
+}
+
+// patched is s with the frontends that changed. Owners are of interest where connections are reset.
+func (f *Flows) patched(s *proxy.State) *proxy.State {
+	next, owned := *s, false
 	next.Frontends = maps.Clone(next.Frontends)
 	for frontend, b := range f.changed {
-		if delete(next.Frontends, frontend); b != nil {
-			next.Frontends[frontend] = *b
+		if b == nil {
+			delete(next.Frontends, frontend)
+			continue
 		}
+		if next.Frontends[frontend] = b.Backends; !b.Reset {
+			continue
+		}
+		if !owned {
+			next.Owners, owned = maps.Clone(next.Owners), true
+		}
+		next.Owners[frontend] = b.owner
 	}
-	f.base, f.state, f.changed = &next, &next, nil
+	return &next
 }
 
 func (f *Flows) poke() {
@@ -168,22 +194,22 @@ func (f *Flows) poke() {
 	}
 }
 
-func (q *question) add(frontends []proxy.Frontend, gone map[filter]struct{}) {
+// add asks for what changed from before to now. It is newer than what is asked for already.
+func (q *question) add(before, now proxy.State) {
 	if q.some == nil {
-		q.some, q.gone = map[proxy.Frontend]struct{}{}, map[filter]struct{}{}
+		q.some, q.gone = map[proxy.Frontend]pods{}, map[filter]struct{}{}
 	}
-	for _, f := range frontends {
-		q.some[f] = struct{}{}
-	}
-	maps.Copy(q.gone, gone)
+	changed := living(before, now, Build(before, now))
+	maps.Copy(q.some, changed)
+	maps.Copy(q.gone, gone(before, now, changed))
 }
 
 func (q question) any() bool { return q.all || len(q.some) > 0 }
 
-// and is both questions.
+// and is both questions, of which q is the newer one.
 func (q question) and(o question) question {
-	out := question{all: q.all || o.all, some: map[proxy.Frontend]struct{}{}, gone: map[filter]struct{}{}}
-	for _, from := range []question{q, o} {
+	out := question{all: q.all || o.all, some: map[proxy.Frontend]pods{}, gone: map[filter]struct{}{}}
+	for _, from := range []question{o, q} {
 		maps.Copy(out.some, from.some)
 		maps.Copy(out.gone, from.gone)
 	}
@@ -227,7 +253,7 @@ func (f *Flows) take(now time.Time) (question, proxy.State) {
 		q, f.later = q.and(f.later), question{}
 	}
 	if f.now.any() {
-		f.later, f.due = f.later.and(f.now), now.Add(again)
+		f.later, f.due = f.now.and(f.later), now.Add(again)
 	}
 	f.now = question{}
 	if q.any() {

@@ -284,6 +284,29 @@ func TestFlowsToLivingEndpoints(t *testing.T) {
 	}
 }
 
+// TestFlowsOfOneFrontend: a Service that has a ClusterIP and nothing else loses its endpoint.
+func TestFlowsOfOneFrontend(t *testing.T) {
+	eachFamily(t, func(t *testing.T, at addresses, n topology) {
+		d := newDatapath(t, n, at)
+		ip := fmt.Sprintf(at.service, datagrams)
+		state := func(endpoint string) proxy.State {
+			s := d.udp(80, endpoint)
+			for f := range s.Frontends {
+				if f.Protocol == proxy.UDP && f.Addr.String() != ip {
+					delete(s.Frontends, f)
+				}
+			}
+			return s
+		}
+		d.set(state(at.a))
+		s := n.b.sender(ip, 80)
+		for _, to := range []string{at.a, at.remote, at.a, at.remote, at.a} { // an agent that has just started looks at all for a while
+			d.set(state(to))
+			s.comesTo(map[string]string{at.a: "a", at.remote: "remote"}[to])
+		}
+	})
+}
+
 // TestFlowsToHostPorts: a pod with a UDP host port is replaced by another one, goes, and comes back; at the node's address
 // and, from the node itself, at its loopback address.
 func TestFlowsToHostPorts(t *testing.T) {

@@ -6,8 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/mdlayher/netlink"
-
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
@@ -21,6 +20,9 @@ type change struct {
 	remove, insert bool
 	phase          ruleset.Phase // see order
 }
+
+// leads says whether the element is one that leads to a chain. order has to have seen it.
+func (c change) leads() bool { return c.phase == ruleset.PhaseFrontends }
 
 // difference returns the changes that turn have into want. Of what have holds, only what keys names goes.
 func difference(keys, have, want nfnetlink.Contents) []change {
@@ -63,36 +65,11 @@ func order(changes []change, byName map[string]ruleset.Set) {
 	})
 }
 
-// changeMessages returns the messages for changes that order has sorted: set by set, first what goes, then what comes.
-func changeMessages(changes []change, byName map[string]ruleset.Set) []netlink.Message {
-	var out []netlink.Message
-	for len(changes) > 0 {
-		n := 1
-		for n < len(changes) && changes[n].Set == changes[0].Set {
-			n++
-		}
-		var removed, inserted []nfnetlink.Element
-		var values []string
-		for _, c := range changes[:n] {
-			if c.remove {
-				removed = append(removed, c.Element)
-			}
-			if c.insert {
-				inserted, values = append(inserted, c.Element), append(values, c.new)
-			}
-		}
-		s := byName[changes[0].Set].Set
-		out = append(out, nfnetlink.DeleteElements(s, removed)...)
-		out = append(out, nfnetlink.NewElements(s, inserted, values)...)
-		changes = changes[n:]
-	}
-	return out
-}
-
 // only returns the parts of s that differ from those of o. The maps are new, what is in them is shared.
 func only(s, o proxy.State) proxy.State {
 	out := proxy.State{
 		Frontends: map[proxy.Frontend]proxy.Backends{},
+		HostPorts: map[proxy.Frontend]model.Key{},
 		Addresses: missing(s.Addresses, o.Addresses),
 		Externals: missing(s.Externals, o.Externals),
 		Others:    missing(s.Others, o.Others),
@@ -107,6 +84,11 @@ func only(s, o proxy.State) proxy.State {
 	for f, b := range s.Frontends {
 		if other, there := o.Frontends[f]; !there || !b.Equal(other) {
 			out.Frontends[f] = b
+		}
+	}
+	for f, pod := range s.HostPorts {
+		if _, there := o.HostPorts[f]; !there {
+			out.HostPorts[f] = pod
 		}
 	}
 	for vip, by := range s.Pings {

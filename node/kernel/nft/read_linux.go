@@ -2,6 +2,7 @@ package nft
 
 import (
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
 )
 
@@ -33,6 +34,9 @@ func read(c nfnetlink.Conn) (found, error) {
 	}
 	if f.picks, f.whole = ruleset.Recognise(rules); !f.whole {
 		return f, nil
+	}
+	if f.whole, err = readback.Led(c, f.picks); err != nil || !f.whole {
+		return f, err
 	}
 	for _, s := range ruleset.Sets() {
 		if s.Dynamic {

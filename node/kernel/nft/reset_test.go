@@ -210,7 +210,39 @@ func resets(t *testing.T, at addresses) {
 		d.flows.Set(d.tcp(nil, at.remote), true)
 		end(t, gone, len(gone))
 	})
+	t.Run("the targetPort changes", func(t *testing.T) {
+		d.set(d.tcp(nil, at.a, at.remote))
+		stays, gone := connect("a"), connect("remote")
+		moved := d.tcp(nil, at.a)
+		for f, b := range moved.Frontends {
+			if b.Reset {
+				b.Outside = endpoints(at.a, 1) // port 8080
+				b.Inside = b.Outside
+				moved.Frontends[f] = b
+			}
+		}
+		d.set(moved)
+		end(t, gone, len(gone))
+		for _, s := range stays {
+			s.T = t
+			s.goesOn()
+		}
+		n.client.answers("tcp", vip, 80, map[string]string{"a": at.client}) // new ones come to the new port
+	})
+	t.Run("the VIP goes", func(t *testing.T) {
+		d.set(d.tcp(nil, at.a, at.remote))
+		stays, gone := connect("a"), connect("remote")
+		without := d.tcp(nil, at.a)
+		delete(without.Frontends, proxy.Frontend{Addr: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+		d.set(without)
+		end(t, gone, len(gone))
+		for _, s := range stays {
+			s.T = t
+			s.goesOn()
+		}
+	})
 	t.Run("the Service is deleted", func(t *testing.T) {
+		d.set(d.tcp(nil, at.a, at.remote))
 		gone := connect("remote")
 		without := d.tcp(nil)
 		for f, owner := range without.Owners {

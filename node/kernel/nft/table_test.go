@@ -249,6 +249,14 @@ func randomState(r *rand.Rand) proxy.State {
 	return s
 }
 
+// rng is a source that tells how to repeat it.
+func rng(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
 // checkFrontends wants to read back what was asked for.
 func checkFrontends(t *testing.T, want proxy.State) {
 	t.Helper()
@@ -428,16 +436,21 @@ func TestOwner(t *testing.T) {
 func TestListing(t *testing.T) {
 	needNft(t)
 	testenv.NetNS(t)
-	set1(t, testTable(t), services(2))
+	state, eps := services(2), endpoints("10.244.0.0", 2)
+	stays := proxy.Frontend{Addr: netip.MustParseAddr("10.96.0.9"), Protocol: proxy.UDP, Port: 53}
+	state.Frontends[stays] = proxy.Backends{Outside: eps, Inside: eps, Affinity: time.Hour}
+	set1(t, testTable(t), state)
 	out, err := exec.Command("nft", "list", "table", "inet", "hythe").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, want := range []string{
-		"elements = { 10.96.0.0 . tcp . 80 : goto pick4-3,",
+		"10.96.0.0 . tcp . 80 : 0x00000000 . 0x00000003 . 0x00000000,",
+		"10.96.0.9 . udp . 53 : 0x00000000 . 0x00000002 . 0x00000e10",
+		"0x00000003 . 0x00000000 : goto pick4-3",
 		"10.96.0.1 . tcp . 80 . 0x00000002 : 10.244.0.2 . 8080 }",
 		"dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints4",
-		"ip daddr . meta l4proto . th dport vmap @frontends4",
+		"vmap @picks4 comment \"ClusterIP or VIP, by frontends4\"",
 		"oifname \"hyt*\" oifname != @overlays goto to-local-pod",
 		"ip saddr . ip daddr @hairpins4 masquerade",
 		"comment \"" + ruleset.Comment(ruleset.Version()) + "\"",

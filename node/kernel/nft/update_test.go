@@ -25,11 +25,11 @@ func TestUpdate(t *testing.T) {
 		set1(t, table, given)
 		for range 10 {
 			c := randomChange(r, want)
-			batches := batches(table)
+			batches, idle := batches(table), len(table.picks.idle)
 			if done, err := table.Update(t.Context(), c); err != nil || !done {
 				t.Fatal(done, err)
 			}
-			if n := value(table.metrics.batches) - batches; n > 1 {
+			if n := value(table.metrics.batches) - batches; n > 1 && (n > 2 || len(table.picks.idle) >= idle) { // one may sweep
 				t.Errorf("%v transactions for one change", n)
 			}
 			c.Apply(want)

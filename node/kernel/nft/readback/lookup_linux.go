@@ -159,17 +159,18 @@ func (l *lookups) backends(f *Found) {
 		if !p.NodePort {
 			key = string(l.query.To.AsSlice()) + key
 		}
-		chain, there := l.get(p.Frontends+l.digit, key)
+		word, there := l.get(p.Frontends+l.digit, key)
 		if !there {
 			continue
 		}
+		chain := p.ChainOf(l.digit, word)
 		l.byAddress = l.byAddress || !p.NodePort && !p.Inside // before NodePorts, also those for sources inside
 		name := p.Frontends + l.digit
 		*into = &FoundBackends{Map: name, Element: ruleset.ElementText(nfnetlink.Element{Set: name, Key: key})[len(name)+1:], Chain: chain}
 		l.endpoints(*into, p, key)
 		l.chosen(*into)
 		if (*into).Affinity = ruleset.LeadOf(chain).Stay; (*into).Affinity > 0 {
-			value, _ := l.get(p.Affinity+l.digit, string(l.from.AsSlice())+key)
+			value, _ := l.get(p.Affinity+l.digit, key+string(l.from.AsSlice()))
 			(*into).Stays = ruleset.EndpointOf(value)
 		}
 	}
@@ -177,13 +178,14 @@ func (l *lookups) backends(f *Found) {
 
 // endpoints reads the list that a frontend's chain picks from.
 func (l *lookups) endpoints(b *FoundBackends, p ruleset.Pick, key string) {
-	n := ruleset.LeadOf(b.Chain).N
+	lead := ruleset.LeadOf(b.Chain)
+	n := lead.N
 	keys := make([]string, n)
 	for i := range keys {
 		keys[i] = key + ruleset.Index(i)
 	}
 	for at := 0; at < n; {
-		values, err := l.conn.Get(p.Endpoints+l.digit, keys[at:min(n, at+nfnetlink.MaxGet)])
+		values, err := l.conn.Get(p.EndpointsOf(lead)+l.digit, keys[at:min(n, at+nfnetlink.MaxGet)])
 		if err != nil {
 			l.fail(err)
 			return

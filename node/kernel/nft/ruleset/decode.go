@@ -30,7 +30,7 @@ func Decode(all nfnetlink.Contents) map[proxy.Frontend]proxy.Backends {
 				at := f.frontendOf(e.Key, p.NodePort)
 				b := out[at]
 				lead := LeadOf(chain)
-				b.Inside = endpointsOf(all, p.Endpoints+f.digit, e.Key, lead.N)
+				b.Inside = endpointsOf(all, p.EndpointsOf(lead)+f.digit, e.Key, lead.N)
 				b.Affinity, b.Choice = max(b.Affinity, lead.Stay), max(b.Choice, lead.By)
 				if !p.Inside {
 					b.Outside = b.Inside
@@ -103,8 +103,11 @@ func PrefixOf(first, last string) netip.Prefix {
 	return netip.PrefixFrom(a, bits)
 }
 
-// EndpointOf is the inverse of endpointValue; the zero AddrPort for what is none.
+// EndpointOf is the inverse of endpointValue, also where that comes after a protocol; the zero AddrPort for what is none.
 func EndpointOf(value string) netip.AddrPort {
+	if len(value) == 4+8 || len(value) == 4+20 {
+		value = value[4:]
+	}
 	if len(value) < 8 {
 		return netip.AddrPort{}
 	}
@@ -119,11 +122,14 @@ func EndpointOf(value string) netip.AddrPort {
 // FrontendOf is the frontend that an element belongs to; false where it belongs to none.
 func FrontendOf(e nfnetlink.Element) (proxy.Frontend, bool) {
 	for _, f := range families() {
-		nodePorts := map[string]bool{EmptySet + f.digit: false, RestrictedSet + f.digit: false, SourcesSet + f.digit: false,
+		nodePorts := map[string]bool{EmptySet + f.digit: false, RestrictedSet + f.digit: false, SourcesSet + f.digit: false, HostPortsSet + f.digit: false,
 			NodePortsSet + f.digit: true, RestrictedNodePortsSet + f.digit: true, NodePortSourcesSet + f.digit: true}
 		for _, p := range Picks() {
-			for _, set := range []string{p.Frontends, p.Endpoints, p.members} {
+			for _, set := range []string{p.Frontends, p.Endpoints, p.stays, p.members} {
 				nodePorts[set+f.digit] = p.NodePort
+			}
+			if e.Set == p.members+f.digit { // the endpoint comes first
+				e.Key = e.Key[f.addr.Bytes+4:]
 			}
 		}
 		if nodePort, ours := nodePorts[e.Set]; ours {

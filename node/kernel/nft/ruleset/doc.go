@@ -8,15 +8,17 @@
 //	packet ── nat-output ──────────────────────────────────┴──> inside4
 //
 //	services4, inside4:    drop what spec.loadBalancerSourceRanges does not let in
-//	inside4 only:          inside-frontends4   address . protocol . port : goto pick
-//	services4, inside4:    frontends4          address . protocol . port : goto pick
-//	to this node ──> this-node4, this-node-inside4: inside-nodeports4, nodeports4   protocol . port : goto pick
+//	inside4 only:          inside-frontends4   address . protocol . port : lead
+//	services4, inside4:    frontends4          address . protocol . port : lead
+//	to this node ──> this-node4, this-node-inside4: inside-nodeports4, nodeports4   protocol . port : lead
+//
+//	                       picks4              lead : goto pick, one element for each chain
 //
 //	                                                        │ goto
 //	                 one chain per number of endpoints:     v
 //	                   pick4-3:  dnat to  address . protocol . port . random mod 3  map @endpoints4
 //
-//	                   pick4-3-10800: the same, and remembers source . frontend in @affinity4 for 10800 seconds
+//	                   pick4-3-10800: the same, and remembers frontend . source in @affinity4 for 10800 seconds
 //	                   pick4-source-251: the same, with a hash of the source in the place of random mod 3
 //
 //	after that ── filter-prerouting, filter-output ──> unserved: refuse what is still addressed to a Service,
@@ -30,7 +32,8 @@
 // (externalTrafficPolicy Local); all else falls through to the maps for everybody.
 //
 // An endpoint is found by the frontend and its index. So a change of a Service changes the elements of its own
-// frontends and nothing else; a chain pick4-N is made with the first frontend that has N endpoints, and stays. A
+// frontends and nothing else; a chain pick4-N is made with the first frontend that has N endpoints, and stays. A frontend has a
+// number for its chain and no verdict: the kernel would go through all frontends for each new one. A
 // removed endpoint's index is taken by the last one.
 //
 // Elements say too what is in ranges: pods, Services, where NodePorts are. A NodePort needs a destination in nodeport-ranges4

@@ -68,6 +68,11 @@ func Encode(s proxy.State, have nfnetlink.Contents) nfnetlink.Contents {
 			want[nfnetlink.Element{Set: NodePortsSet + Digit(f.Addr), Key: PortKey(f.Protocol, f.Port)}] = ""
 		}
 	}
+	for f := range s.HostPorts {
+		if !f.NodePort() {
+			want[nfnetlink.Element{Set: HostPortsSet + Digit(f.Addr), Key: frontendKey(f)}] = ""
+		}
+	}
 	for a := range s.Addresses {
 		want[nfnetlink.Element{Set: AddressesSet + Digit(a), Key: string(a.AsSlice())}] = ""
 	}
@@ -151,12 +156,16 @@ func addFrontend(c nfnetlink.Contents, p Pick, f proxy.Frontend, endpoints []net
 			c[to] = p.chainName(fam, lead)
 		}
 	}
-	set, members := p.Endpoints+d, p.members+d // one string for all endpoints
+	set, members := p.EndpointsOf(lead)+d, p.members+d // one string for all endpoints
+	value := endpointValue
+	if lead.Stay > 0 {
+		value = func(e netip.AddrPort) string { return string([]byte{byte(f.Protocol), 0, 0, 0}) + endpointValue(e) }
+	}
 	values := make([]string, len(endpoints))
 	for i, e := range endpoints {
-		values[i] = endpointValue(e)
+		values[i] = value(e)
 		if lead.Stay > 0 {
-			c[nfnetlink.Element{Set: members, Key: key + values[i]}] = ""
+			c[nfnetlink.Element{Set: members, Key: endpointValue(e) + key}] = ""
 		}
 	}
 	at := func(i int) nfnetlink.Element {
@@ -164,7 +173,7 @@ func addFrontend(c nfnetlink.Contents, p Pick, f proxy.Frontend, endpoints []net
 	}
 	if lead.By != proxy.Random {
 		for i, e := range proxy.Slots(endpoints) {
-			c[at(i)] = endpointValue(e)
+			c[at(i)] = value(e)
 		}
 		return
 	}

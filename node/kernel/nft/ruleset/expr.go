@@ -140,16 +140,16 @@ func lookupTo(name string, from, to uint32) [][]byte {
 	return marshal(&expr.Lookup{SourceRegister: from, SetName: name, DestRegister: to, IsDestRegSet: true})
 }
 
-// update puts an element into a dynamic map, from what reg and the register data begin, or gives it its time anew. A map
+// update puts an element into a dynamic map, from what the registers key and data begin, or gives it its time anew. A map
 // that is full takes no more: the rule ends there.
-func update(name string, data uint32, timeout time.Duration) [][]byte {
-	return marshal(&expr.Dynset{SrcRegKey: reg, SrcRegData: data, SetName: name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout})
+func update(name string, key, data uint32, timeout time.Duration) [][]byte {
+	return marshal(&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout})
 }
 
-// forget removes the element whose key reg begins from a dynamic map. An update would keep the old value.
-func forget(name string, data uint32) [][]byte {
+// forget removes an element from a dynamic map. An update would keep the old value.
+func forget(name string, key, data uint32) [][]byte {
 	const opDelete = 2 // NFT_DYNSET_OP_DELETE
-	return marshal(&expr.Dynset{SrcRegKey: reg, SrcRegData: data, SetName: name, Operation: opDelete})
+	return marshal(&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: name, Operation: opDelete})
 }
 
 // notIn matches if what reg begins is not in a set.
@@ -162,16 +162,22 @@ func lookup(name string) [][]byte {
 	return marshal(&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: reg, IsDestRegSet: true})
 }
 
-// vmap goes where a verdict map says for what reg begins, or ends the rule.
-func vmap(name string) [][]byte {
-	return marshal(&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
+// vmapFrom goes where a verdict map says for what a register begins, or ends the rule.
+func vmapFrom(name string, register uint32) [][]byte {
+	return marshal(&expr.Lookup{SourceRegister: register, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
 }
 
 // protocolPort loads protocol and destination port into two registers.
 func protocolPort(register uint32) [][]byte {
-	return marshal(
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
-		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: register + 1})
+	return concat(l4proto(register), destinationPort(register+1))
+}
+
+func l4proto(register uint32) [][]byte {
+	return marshal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
+}
+
+func destinationPort(register uint32) [][]byte {
+	return marshal(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: register})
 }
 
 // protocolOriginalPort loads protocol and the destination port that the flow's first packet came in with.

@@ -20,6 +20,7 @@ const (
 	EndedSet      = "ended"           // TCP connections to reset, as source . destination . ports
 	ExternalsSet  = "externals"       // externalIPs, and addresses of other load balancers
 	OthersSet     = "others"          // ClusterIPs that another proxy serves
+	HostPortsSet  = "host-ports"      // frontends of pods at one address of this node
 
 	ServiceRangesSet       = "service-ranges"       // the ServiceCIDRs of the cluster
 	NodePortRangesSet      = "nodeport-ranges"      // where addresses of this node have NodePorts
@@ -58,7 +59,31 @@ func (f family) frontend() nfnetlink.Datatypes {
 	return nfnetlink.Datatypes{f.addr, nftables.TypeInetProto, nftables.TypeInetService}
 }
 
-// Sets returns all sets and maps of the table.
+// stays is the type of protocol . endpoint: see Pick.sticky.
+func (f family) stays() nfnetlink.Datatypes {
+	return nfnetlink.Datatypes{nftables.TypeInetProto, f.addr, nftables.TypeInetService}
+}
+
+// leads is the type of a Lead as numbers.
+func leads() nfnetlink.Datatypes { return nfnetlink.Datatypes{nftables.TypeMark, nftables.TypeMark} }
+
+// LeadSets returns the maps from a Lead as numbers, which a frontend has, to the chain of a pick. They have an element for each chain,
+// which comes and goes with it.
+func LeadSets() []nfnetlink.Set {
+	var out []nfnetlink.Set
+	for _, f := range families() {
+		for _, p := range Picks() {
+			out = append(out, p.leadSet(f))
+		}
+	}
+	return out
+}
+
+func (p Pick) leadSet(f family) nfnetlink.Set {
+	return nfnetlink.Set{Name: p.leads() + f.digit, Key: leads(), Verdicts: true}
+}
+
+// Sets returns all sets and maps of the table but LeadSets.
 func Sets() []Set {
 	port := nfnetlink.Datatypes{nftables.TypeInetProto, nftables.TypeInetService}
 	out := []Set{
@@ -77,6 +102,7 @@ func Sets() []Set {
 			Set{Set: nfnetlink.Set{Name: SourcesSet + f.digit, Key: append(f.frontend(), f.addr), Interval: true}},
 			Set{Set: nfnetlink.Set{Name: ExternalsSet + f.digit, Key: addr}},
 			Set{Set: nfnetlink.Set{Name: OthersSet + f.digit, Key: addr}},
+			Set{Set: nfnetlink.Set{Name: HostPortsSet + f.digit, Key: f.frontend()}, Phase: PhaseAddresses},
 			Set{Set: nfnetlink.Set{Name: ServiceRangesSet + f.digit, Key: addr, Interval: true}, Phase: PhaseAddresses},
 			Set{Set: nfnetlink.Set{Name: NodePortRangesSet + f.digit, Key: addr, Interval: true}},
 			Set{Set: nfnetlink.Set{Name: EndedSet + f.digit, Key: nfnetlink.Datatypes{f.addr, f.addr, nftables.TypeInetService, nftables.TypeInetService},
@@ -90,12 +116,13 @@ func Sets() []Set {
 			}
 			index := append(append(nfnetlink.Datatypes{}, frontend...), nftables.TypeMark)
 			out = append(out,
-				Set{Set: nfnetlink.Set{Name: p.Frontends + f.digit, Key: frontend, Verdicts: true}, Phase: PhaseFrontends},
+				Set{Set: nfnetlink.Set{Name: p.Frontends + f.digit, Key: frontend, Data: append(leads(), nftables.TypeMark), Words: p.words(f)}, Phase: PhaseFrontends},
 				Set{Set: nfnetlink.Set{Name: p.Endpoints + f.digit, Key: index, Data: nfnetlink.Datatypes{f.addr, nftables.TypeInetService}}},
-				Set{Set: nfnetlink.Set{Name: p.members + f.digit, Key: append(append(nfnetlink.Datatypes{}, frontend...), f.addr, nftables.TypeInetService)}})
+				Set{Set: nfnetlink.Set{Name: p.stays + f.digit, Key: index, Data: f.stays()}},
+				Set{Set: nfnetlink.Set{Name: p.members + f.digit, Key: append(nfnetlink.Datatypes{f.addr, nftables.TypeInetService}, frontend...)}})
 			if !p.Inside {
-				out = append(out, Set{Set: nfnetlink.Set{Name: p.Affinity + f.digit, Key: append(nfnetlink.Datatypes{f.addr}, frontend...),
-					Data: nfnetlink.Datatypes{f.addr, nftables.TypeInetService}, Dynamic: true, Room: MaxClients}})
+				out = append(out, Set{Set: nfnetlink.Set{Name: p.Affinity + f.digit, Key: append(append(nfnetlink.Datatypes{}, frontend...), f.addr),
+					Data: f.stays(), Dynamic: true, Room: MaxClients}})
 			}
 		}
 	}

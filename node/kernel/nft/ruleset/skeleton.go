@@ -19,7 +19,7 @@ import (
 // chains returns all chains but the picks, those that are gone to before those that go.
 func chains() []nfnetlink.Chain {
 	out := []nfnetlink.Chain{
-		refuse(), ended(), unserved(),
+		refuse(), ended(), unplaced(), unserved(),
 		{Name: NoLocalEndpoint, Rules: []nfnetlink.Rule{say("no endpoint here", count(NoLocalEndpoint), drop())}},
 	}
 	var inside, services []nfnetlink.Rule
@@ -95,7 +95,7 @@ func (f family) inside() nfnetlink.Chain {
 func (f family) dispatch(inside bool) []nfnetlink.Rule {
 	var out []nfnetlink.Rule
 	for _, p := range picksFor(inside, false) {
-		out = append(out, say("ClusterIP or VIP", f.is(), f.load(f.daddr, reg), protocolPort(f.after()), vmap(p.Frontends+f.digit)))
+		out = append(out, say("ClusterIP or VIP, by "+p.Frontends+f.digit, f.is(), f.pick(p)))
 	}
 	return append(out,
 		say("ping of a VIP", f.echoRequest(), f.load(f.daddr, reg), lookup(PingsSet+f.digit), f.dnat(reg, 0)),
@@ -114,9 +114,22 @@ func (f family) nodeChain(inside bool) string {
 func (f family) toThisNode(inside bool) nfnetlink.Chain {
 	c := nfnetlink.Chain{Name: f.nodeChain(inside), Rules: []nfnetlink.Rule{f.restrictedNodePort()}}
 	for _, p := range picksFor(inside, true) {
-		c.Rules = append(c.Rules, say("NodePort", protocolPort(reg), vmap(p.Frontends+f.digit)))
+		c.Rules = append(c.Rules, say("NodePort, by "+p.Frontends+f.digit, f.pick(p)))
 	}
 	return c
+}
+
+// pick goes to the pick of a frontend, or ends the rule. What the map of frontends has for it begins with a register that nobody needs:
+// where a map's value comes first, in what is looked up next, nft before 1.1 breaks off its listing of all tables. So it shows the
+// frontend itself there, and not the map.
+func (f family) pick(p Pick) [][]byte {
+	frontend, last := reg+uint32(0), f.after()-1
+	key := f.load(f.daddr, frontend)
+	if p.NodePort {
+		frontend, last = reg+1, reg
+		key = nil
+	}
+	return concat(key, protocolPort(last+1), lookupTo(p.Frontends+f.digit, frontend, last), vmapFrom(p.leads()+f.digit, last+1))
 }
 
 // picksFor returns the picks of NodePorts or of addresses, those for sources inside first if they count.
@@ -158,19 +171,32 @@ func unserved() nfnetlink.Chain {
 		say("served", translated(), accept()),
 		// Somebody else's rules keep it from translation on purpose: a DNS cache on each node has the ClusterIP itself.
 		say("not tracked", state(expr.CtStateBitUNTRACKED), accept()),
-		// Where net.netfilter.nf_conntrack_tcp_loose is off; else translation has asked already.
-		say("of no connection", state(expr.CtStateBitINVALID), notSYN(), jump("ended")),
+		say("of no connection", state(expr.CtStateBitINVALID), jump("unplaced")),
 	}}
 	for _, f := range families() {
 		c.Rules = append(c.Rules,
-			// A reset for a packet that conntrack found out of its window would end a living connection.
-			say("out of window", f.to(AddressesSet+f.digit), state(expr.CtStateBitINVALID), count(Invalid), drop()),
 			say("no endpoint", f.is(), f.load(f.daddr, reg), protocolPort(f.after()), in(EmptySet+f.digit), count(NoEndpoint),
 				goTo("refuse")),
 			say("no such port", f.to(AddressesSet+f.digit), count(ClosedPort), goTo("refuse")),
 			say("no such Service", f.to(ServiceRangesSet+f.digit), notIn(OthersSet+f.digit), count(Unallocated), drop()),
 			say("NodePort without endpoint", f.notLoopback(), f.to(NodePortRangesSet+f.digit), state(expr.CtStateBitNEW), toThisNode(), protocolPort(reg),
 				in(NodePortsSet+f.digit), count(NoEndpoint), goTo("refuse")))
+	}
+	return c
+}
+
+// unplaced drops packets to a Service, or to a host port of a pod, that conntrack found out of their connection's window, or
+// of no connection. A reset for one, by this table or by the node itself, would end a living connection.
+func unplaced() nfnetlink.Chain {
+	c := nfnetlink.Chain{Name: "unplaced", Rules: []nfnetlink.Rule{
+		// Where net.netfilter.nf_conntrack_tcp_loose is off; else translation has asked already.
+		say("its endpoint may be gone", notSYN(), jump("ended")),
+	}}
+	for _, f := range families() {
+		c.Rules = append(c.Rules,
+			say("of a Service's address", f.to(AddressesSet+f.digit), count(Invalid), drop()),
+			say("of a NodePort", f.toNodePorts(), protocolPort(reg), in(NodePortsSet+f.digit), count(Invalid), drop()),
+			say("of a host port", f.is(), f.load(f.daddr, reg), protocolPort(f.after()), in(HostPortsSet+f.digit), count(Invalid), drop()))
 	}
 	return c
 }
@@ -234,19 +260,35 @@ func podToPod() nfnetlink.Chain {
 
 // Skeleton makes the table without its elements. flags are those of the table.
 func Skeleton(flags uint32) []netlink.Message {
-	return append([]netlink.Message{nfnetlink.NewTable(nfnetlink.TableName, Comment(Version()), flags)}, body()...)
+	return append([]netlink.Message{nfnetlink.NewTable(nfnetlink.TableName, Comment(Version()), flags)}, body(0)...)
 }
 
-func body() []netlink.Message {
+// Interim is Skeleton for a table that serves while the other one is replaced. It is asked first.
+func Interim(flags uint32) []netlink.Message {
+	return append([]netlink.Message{nfnetlink.NewTable(nfnetlink.TableName, "hythe, while its table is replaced", flags)}, body(1)...)
+}
+
+// body makes all that is in the table without its elements. Its chains come before others of their priority by some.
+func body(before int32) []netlink.Message {
 	var out []netlink.Message
 	for _, reason := range Reasons() {
 		out = append(out, nfnetlink.NewCounter(reason))
 	}
-	for i, s := range Sets() {
-		out = append(out, nfnetlink.NewSet(s.Set, uint32(i+1)))
+	sets := LeadSets()
+	for _, s := range Sets() {
+		sets = append(sets, s.Set)
+	}
+	for i, s := range sets {
+		out = append(out, nfnetlink.NewSet(s, uint32(i+1)))
 	}
 	for _, c := range chains() {
+		c.Priority -= before
 		out = append(out, nfnetlink.NewChain(c)...)
+	}
+	for _, f := range families() {
+		for _, p := range Picks() {
+			out = append(out, p.lead(f, Lead{}, NoLocalEndpoint)...)
+		}
 	}
 	return out
 }
@@ -257,7 +299,7 @@ func Comment(version string) string { return "hythe skeleton " + version }
 // Version names the skeleton by its content, so that a restarted agent knows whether the table is its own.
 func Version() string {
 	h := sha256.New()
-	messages := body()
+	messages := body(0)
 	for _, f := range families() {
 		for _, p := range Picks() {
 			for _, l := range []Lead{{N: 1}, {1, time.Hour, proxy.Random}, {1, 0, proxy.BySource}, {1, 0, proxy.BySourcePort}, {1, time.Hour, proxy.BySource}} {
