@@ -10,7 +10,7 @@
 //	proxy.State ── Set ──> Build: which frontends changed ──> Run: list their entries ──> judge ──> (TCP: refuse) ──> delete ──> (TCP: probe)
 //	                                                            again a second later: what a packet under way made
 //
-// The kernel filters the list by protocol, and by destination and port where few frontends changed, so that only
+// The kernel filters the list by protocol, and by destination (IPv4 only) and port where few frontends changed, so that only
 // entries in question are copied. One entry at a time is deleted, by its tuple and its number: never another one that
 // took its place.
 //

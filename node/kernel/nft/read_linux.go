@@ -46,5 +46,20 @@ func read(c nfnetlink.Conn) (found, error) {
 			return found{}, err
 		}
 	}
+	f.whole = chained(f.picks, f.contents)
 	return f, nil
+}
+
+// chained says whether the chains are there to which frontends lead: the kernel does not know that they do.
+func chained(chains map[string]bool, contents nfnetlink.Contents) bool {
+	leads := map[string]bool{}
+	for _, s := range ruleset.Sets() {
+		leads[s.Name] = s.Words != nil
+	}
+	for e, chain := range contents {
+		if leads[e.Set] && chain != ruleset.NoLocalEndpoint && !chains[chain] {
+			return false
+		}
+	}
+	return true
 }

@@ -210,6 +210,9 @@ func TestManyRefused(t *testing.T) {
 			if n := transactions(all, "hythe"); c.whole && n != 1 {
 				t.Errorf("the table is replaced in %d transactions", n)
 			}
+			if n := transactions(all, nfnetlink.InterimName); c.whole && n != 5 { // ranges before chains, which would miss them, and its end; ranges and its end when something is refused
+				t.Errorf("what serves meanwhile is written in %d transactions", n)
+			}
 			if c, err := nfnetlink.Dial(0); err != nil {
 				t.Error(err)
 			} else if left, err := c.Has(unix.NFPROTO_INET, nfnetlink.InterimName, ""); left || err != nil {

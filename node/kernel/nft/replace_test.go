@@ -52,7 +52,9 @@ func TestReplaceUnderTraffic(t *testing.T) {
 		n.a.hold(at.a)
 		for name, bads := range map[string][]int{"whole": nil, "refused": {0, 1700, 2999}} {
 			t.Run(name, func(t *testing.T) {
-				state, _ := proxy.Build(snapshot(at), "one", proxy.DefaultSettings())
+				services := snapshot(at)
+				of(services, onlyA).Spec.LoadBalancerSourceRanges = []string{at.client + "/" + fmt.Sprint(at.bits)}
+				state, _ := proxy.Build(services, "one", proxy.DefaultSettings())
 				for i := range 3000 { // so that it takes a while
 					f := proxy.Frontend{Addr: netip.AddrFrom4([4]byte{10, 97, byte(i >> 8), byte(i)}), Protocol: proxy.TCP, Port: 80}
 					eps := endpoints("10.250.0.1", 3)
@@ -78,7 +80,8 @@ func TestReplaceUnderTraffic(t *testing.T) {
 				s := n.client.stream(vip, 9090)
 				for range 3 {
 					outdated(t, good, netns)
-					stops := []func() (int, []error){n.client.traffic(vip, 80), n.client.traffic(at.node, 30080+clusterPolicy), n.b.traffic(ip, 80)}
+					stops := []func() (int, []error){n.client.traffic(vip, 80), n.client.traffic(at.node, 30080+clusterPolicy), n.b.traffic(ip, 80),
+						n.client.traffic(fmt.Sprintf(at.vip, onlyA), 80)}
 					table := testTable(t, netns, WithoutOwner())
 					time.Sleep(20 * time.Millisecond) // some requests before
 					if err := table.Set(t.Context(), state); (err != nil) != (bads != nil) || err != nil && !errors.Is(err, unix.EINVAL) {
@@ -127,7 +130,8 @@ func TestInterimIsTakenAway(t *testing.T) {
 		t.Helper()
 		table := testTable(t, WithoutOwner())
 		set1(t, table, state)
-		if err := table.conn.Batch(nfnetlink.Retable(ruleset.Interim(0), nfnetlink.InterimName)); err != nil || !left() {
+		sets, chains := ruleset.Interim(0)
+		if err := table.conn.Batch(nfnetlink.Retable(append(sets, chains...), nfnetlink.InterimName)); err != nil || !left() {
 			t.Fatal(err)
 		}
 		_ = table.Close()

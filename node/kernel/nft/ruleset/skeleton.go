@@ -260,16 +260,18 @@ func podToPod() nfnetlink.Chain {
 
 // Skeleton makes the table without its elements. flags are those of the table.
 func Skeleton(flags uint32) []netlink.Message {
-	return append([]netlink.Message{nfnetlink.NewTable(nfnetlink.TableName, Comment(Version()), flags)}, body(0)...)
+	return slices.Concat([]netlink.Message{nfnetlink.NewTable(nfnetlink.TableName, Comment(Version()), flags)}, hollow(), body(0))
 }
 
-// Interim is Skeleton for a table that serves while the other one is replaced. It is asked first.
-func Interim(flags uint32) []netlink.Message {
-	return append([]netlink.Message{nfnetlink.NewTable(nfnetlink.TableName, "hythe, while its table is replaced", flags)}, body(1)...)
+// Interim is Skeleton for a table that serves while the other one is replaced: first its sets, then its chains, which are asked before
+// those of the other one.
+func Interim(flags uint32) (sets, chains []netlink.Message) {
+	table := nfnetlink.NewTable(nfnetlink.TableName, "hythe, while its table is replaced", flags)
+	return append([]netlink.Message{table}, hollow()...), body(1)
 }
 
-// body makes all that is in the table without its elements. Its chains come before others of their priority by some.
-func body(before int32) []netlink.Message {
+// hollow makes the counters and sets.
+func hollow() []netlink.Message {
 	var out []netlink.Message
 	for _, reason := range Reasons() {
 		out = append(out, nfnetlink.NewCounter(reason))
@@ -281,6 +283,12 @@ func body(before int32) []netlink.Message {
 	for i, s := range sets {
 		out = append(out, nfnetlink.NewSet(s, uint32(i+1)))
 	}
+	return out
+}
+
+// body makes the chains, and what leads to them. Those with a hook come before others of their priority, by some.
+func body(before int32) []netlink.Message {
+	var out []netlink.Message
 	for _, c := range chains() {
 		c.Priority -= before
 		out = append(out, nfnetlink.NewChain(c)...)
@@ -299,7 +307,7 @@ func Comment(version string) string { return "hythe skeleton " + version }
 // Version names the skeleton by its content, so that a restarted agent knows whether the table is its own.
 func Version() string {
 	h := sha256.New()
-	messages := body(0)
+	messages := append(hollow(), body(0)...)
 	for _, f := range families() {
 		for _, p := range Picks() {
 			for _, l := range []Lead{{N: 1}, {1, time.Hour, proxy.Random}, {1, 0, proxy.BySource}, {1, 0, proxy.BySourcePort}, {1, time.Hour, proxy.BySource}} {
