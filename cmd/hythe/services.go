@@ -87,13 +87,18 @@ func (n *node) proxySettings() (proxy.Settings, []model.Problem) {
 	return settings, slices.Clone(problems)
 }
 
+// healthAt is where the node is asked about Services: nil is everywhere, and empty, as while the node is not registered and
+// its addresses not known, nowhere.
+func (o *serviceOptions) healthAt(settings proxy.Settings, node *model.Node) []netip.Prefix {
+	if len(o.nodePortAddresses.words) == 0 {
+		return nil
+	}
+	return append([]netip.Prefix{}, settings.NodePortsAt(node)...)
+}
+
 // setHealth makes the node answer load balancers for the Services of a Snapshot, at the addresses where its NodePorts are.
 func (n *node) setHealth(s *model.Snapshot, settings proxy.Settings) []model.Problem {
-	var at []netip.Prefix // everywhere
-	if len(n.services.nodePortAddresses.words) > 0 {
-		at = settings.NodePortsAt(s.Nodes[n.name])
-	}
-	state, problems := n.checks.Build(s, n.name, settings.OwnPorts, at)
+	state, problems := n.checks.Build(s, n.name, settings.OwnPorts, n.services.healthAt(settings, s.Nodes[n.name]))
 	n.health.Set(state)
 	return problems
 }

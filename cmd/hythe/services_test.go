@@ -170,3 +170,28 @@ func flow(t *testing.T, args ...string) string {
 	}
 	return string(out)
 }
+
+// TestHealthAddresses asks where a node answers for its Services: nowhere but at its first addresses, before these are known too.
+func TestHealthAddresses(t *testing.T) {
+	addr := netip.MustParseAddr("192.0.2.11")
+	for _, c := range []struct {
+		flags string
+		node  *model.Node
+		want  []netip.Prefix
+	}{
+		{"", nil, nil},
+		{"--nodeport-addresses=primary", nil, []netip.Prefix{}},
+		{"--nodeport-addresses=primary", &model.Node{Addresses: []netip.Addr{addr}}, []netip.Prefix{netip.PrefixFrom(addr, 32)}},
+	} {
+		n := &node{}
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		n.services.addFlags(flags)
+		if err := flags.Parse(strings.Fields(c.flags)); err != nil {
+			t.Fatal(err)
+		}
+		settings, _ := n.proxySettings()
+		if got := n.services.healthAt(settings, c.node); !slices.Equal(got, c.want) || (got == nil) != (c.want == nil) {
+			t.Errorf("%q: %#v, want %#v", c.flags, got, c.want)
+		}
+	}
+}

@@ -296,6 +296,7 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *she
 		}
 		if first {
 			early = nil
+			changes = append(changes, a.remember()...)
 			a.recall(d, changes)
 			a.cachedAt.Store(nil)
 		}
@@ -390,6 +391,27 @@ func (a *API) doubt(d *disruption, changes []change) ([]change, <-chan time.Time
 		return changes, time.After(next.Sub(now))
 	}
 	return changes, nil
+}
+
+// remember looks in the cache for kinds that a cluster need not have and the API server did not give at the start: it may have
+// only just begun, or a role is not of this version yet. What it said before counts until it says something.
+func (a *API) remember() []change {
+	if a.cache == nil {
+		return nil
+	}
+	var out []change
+	for _, r := range a.replicas {
+		if !r.refused() {
+			continue
+		}
+		objects, _, err := a.cache.loadKinds([]string{r.kind})
+		if err != nil {
+			return nil // there is no state of before
+		}
+		r.seed(objects)
+		out = append(out, r.drain()...)
+	}
+	return out
 }
 
 // recall looks in the cache for what was ready before most Nodes were Unknown, as a process that starts then finds them.

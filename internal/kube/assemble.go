@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -295,7 +294,7 @@ func convertEndpoint(e *discoveryv1.Endpoint, port uint16, hints hintsOf) (model
 	}
 	out.Terminating = e.Conditions.Terminating != nil && *e.Conditions.Terminating
 	if e.NodeName != nil {
-		out.Node = unique.Make(*e.NodeName).Value() // of hundreds of thousands
+		out.Node = *e.NodeName
 	}
 	if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 		out.Pod = e.TargetRef.Name

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/internal/atomicfile"
+	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
 )
@@ -29,7 +30,7 @@ type diskCache struct {
 	header cacheHeader
 }
 
-// A cacheHeader says what a cache file holds; one with another header is not used.
+// A cacheHeader says what a cache file holds.
 type cacheHeader struct {
 	Format  int      `json:"format"`
 	Server  string   `json:"server"`
@@ -100,7 +101,10 @@ func (c *diskCache) touch(at time.Time) error {
 }
 
 // load reads the cache and when it was last true.
-func (c *diskCache) load() ([]metav1.Object, time.Time, error) {
+func (c *diskCache) load() ([]metav1.Object, time.Time, error) { return c.loadKinds(c.header.Kinds) }
+
+// loadKinds reads what the cache has of some kinds.
+func (c *diskCache) loadKinds(kinds []string) ([]metav1.Object, time.Time, error) {
 	f, err := os.Open(c.path)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read cache: %w", err)
@@ -115,24 +119,38 @@ func (c *diskCache) load() ([]metav1.Object, time.Time, error) {
 	if err := decoder.Decode(&header); err != nil {
 		return nil, time.Time{}, fmt.Errorf("read cache %s: %w", c.path, err)
 	}
-	want := c.header
-	want.Objects = header.Objects
-	if fmt.Sprint(header) != fmt.Sprint(want) {
-		return nil, time.Time{}, fmt.Errorf("read cache %s: it is of %s with %s, which are others now",
-			c.path, header.Server, strings.Join(header.Kinds, ", "))
+	if err := c.header.takes(header); err != nil {
+		return nil, time.Time{}, fmt.Errorf("read cache %s: %w", c.path, err)
 	}
 	objects := make([]metav1.Object, 0, header.Objects)
 	for range header.Objects {
-		object, err := decodeCached(decoder)
+		object, err := decodeCached(decoder, kinds)
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("read cache %s: %w", c.path, err)
 		}
-		objects = append(objects, object)
+		if object != nil {
+			objects = append(objects, object)
+		}
 	}
 	return objects, info.ModTime(), nil
 }
 
-func decodeCached(decoder *json.Decoder) (metav1.Object, error) {
+// takes says why a file with a header cannot be used, nil if it can. Another version of Hythe wrote it perhaps, with which a node
+// starts without an API server as well: a kind that a cluster need not have may be missing, and is not known then, and what is
+// there of others is passed over. Where another kind is missing, all that follows from it would be taken away.
+func (want cacheHeader) takes(has cacheHeader) error {
+	lacks := slices.ContainsFunc(want.Kinds, func(kind string) bool {
+		resource, _ := client.ResourceOf(kind)
+		return !resource.Optional && !slices.Contains(has.Kinds, kind)
+	})
+	if lacks || has.Format != want.Format || has.Server != want.Server {
+		return fmt.Errorf("it is in format %d, of %s with %s, which are others now", has.Format, has.Server, strings.Join(has.Kinds, ", "))
+	}
+	return nil
+}
+
+// decodeCached returns the next object, nil if it is of none of the kinds.
+func decodeCached(decoder *json.Decoder, kinds []string) (metav1.Object, error) {
 	var line json.RawMessage
 	if err := decoder.Decode(&line); err != nil {
 		return nil, err
@@ -140,6 +158,9 @@ func decodeCached(decoder *json.Decoder) (metav1.Object, error) {
 	var meta metav1.TypeMeta
 	if err := json.Unmarshal(line, &meta); err != nil {
 		return nil, err
+	}
+	if !slices.Contains(kinds, meta.Kind) {
+		return nil, nil
 	}
 	object, err := decode.New(meta.APIVersion, meta.Kind)
 	if err != nil {

@@ -297,7 +297,8 @@ func (r *replica) rest(ctx context.Context) {
 	}
 }
 
-// bear takes a kind that the API server does not serve for a complete one, of the objects that were there: none at a start.
+// bear takes a kind that the API server does not serve for a complete one, of the objects that were there: none at a start, but
+// for those that API.remember finds.
 // (Who deletes a definition deletes its objects first: see deletions.) An API server that has only just started answers 503
 // until it knows all its kinds.
 // A kind that is not of every version of Kubernetes may be forbidden too, by the role of a version of Hythe before it: it is no
@@ -335,12 +336,22 @@ func (r *replica) problems(server model.ObjectRef) []model.Problem {
 	return out
 }
 
+// untold says whether the API server has not yet given a list of a kind that it may not have. It is called with mu held.
+func (r *replica) untold() bool { return r.unknown && r.resource.Optional && r.lists == 0 }
+
+// refused says whether there is nothing of a kind because the API server has not yet given it.
+func (r *replica) refused() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.untold() && len(r.objects) == 0
+}
+
 // seed gives the replica the objects of the cache before its first list, so that a list that lacks most of them is
 // doubted.
 func (r *replica) seed(objects []metav1.Object) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.synced {
+	if r.synced && !r.untold() {
 		return
 	}
 	for _, o := range objects {

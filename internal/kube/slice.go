@@ -23,6 +23,21 @@ type endpointSlice struct {
 	// endpoints are sorted by address, those of one in their order. Their port is the first of ports, 0 if there is none: pods
 	// of which no container has the port that the Service's targetPort names.
 	endpoints []model.Endpoint
+	// names are those in ports and endpoints that other slices have too. The value of a Handle is kept once only as long as
+	// somebody has the Handle.
+	names []unique.Handle[string]
+}
+
+// name returns a copy of a name which is the same one in all slices.
+func (s *endpointSlice) name(text string) string {
+	if text == "" {
+		return ""
+	}
+	h := unique.Make(text)
+	if !slices.Contains(s.names, h) {
+		s.names = append(s.names, h)
+	}
+	return h.Value()
 }
 
 // A slicePort is a port of an EndpointSlice.
@@ -53,10 +68,10 @@ func compactSlice(o *discoveryv1.EndpointSlice) *endpointSlice {
 		}
 		port := slicePort{protocol: corev1.ProtocolTCP, number: uint16(*p.Port)}
 		if p.Name != nil {
-			port.name = unique.Make(*p.Name).Value()
+			port.name = s.name(*p.Name)
 		}
 		if p.Protocol != nil {
-			port.protocol = unique.Make(*p.Protocol).Value()
+			port.protocol = corev1.Protocol(s.name(string(*p.Protocol)))
 		}
 		s.ports = append(s.ports, port)
 	}
@@ -70,6 +85,7 @@ func compactSlice(o *discoveryv1.EndpointSlice) *endpointSlice {
 	s.endpoints = make([]model.Endpoint, 0, len(o.Endpoints))
 	for i := range o.Endpoints {
 		if e, ok := convertEndpoint(&o.Endpoints[i], first, hints); ok {
+			e.Node = s.name(e.Node)
 			s.endpoints = append(s.endpoints, e)
 		}
 	}

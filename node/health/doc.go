@@ -7,7 +7,8 @@
 //
 // A healthCheckNodePort is that of a Service of type LoadBalancer with externalTrafficPolicy Local. Its answer says how many
 // endpoints there are, in JSON and in the header X-Load-Balancing-Endpoint-Weight. It counts endpoints that are ready: a node
-// whose endpoints only terminate still serves what comes, and asks for no more.
+// whose endpoints only terminate still serves what comes, and asks for no more. New ones count when the kernel has them
+// (Server.Applied).
 //
 // /healthz is for balancers of Services with externalTrafficPolicy Cluster, which may send to each node (KEP-3836). It is off
 // unless it is given an address. /livez is the same without what is known of the Node object.

@@ -30,10 +30,11 @@ type Server struct {
 
 	mu      sync.Mutex // guards what follows
 	state   State
-	pending time.Time        // since when a change waits for the kernel, zero for none
-	updated time.Time        // when the last one came there
-	failed  map[uint16]error // ports that cannot be served
-	healthz error            // why /healthz is not served
+	there   map[uint16]Service // what the kernel has of state.Services, or of those before; nobody changes it
+	pending time.Time          // since when a change waits for the kernel, zero for none
+	updated time.Time          // when the last one came there
+	failed  map[uint16]error   // ports that cannot be served
+	healthz error              // why /healthz is not served
 }
 
 // NewServer makes a Server that serves nothing before Run. address is where /healthz and /livez are, such as ":10256"; empty
@@ -42,7 +43,8 @@ func NewServer(log *slog.Logger, address string) *Server {
 	return &Server{log: log, address: address, wake: make(chan struct{}, 1), failed: map[uint16]error{}}
 }
 
-// Set makes the server say s. Ports are opened and closed by Run.
+// Set makes the server say s: what is gone at once, and what is new from Applied on, when the kernel has it. Ports are opened and
+// closed by Run.
 func (s *Server) Set(state State) {
 	s.mu.Lock()
 	s.state = state
@@ -62,11 +64,12 @@ func (s *Server) Queued() {
 	}
 }
 
-// Applied ends what Queued began.
+// Applied ends what Queued began: the kernel has what Set was last given.
 func (s *Server) Applied() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pending, s.updated = time.Time{}, time.Now()
+	s.there = s.state.Services
 }
 
 // healthy is called with mu held.
@@ -180,6 +183,7 @@ func (s *Server) ServiceHandler(port uint16) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		svc, there := s.state.Services[port]
+		svc = svc.within(s.there[port])
 		healthy := s.healthy()
 		s.mu.Unlock()
 		if !there { // it went just now

@@ -75,6 +75,7 @@ func services(port uint16, four, six int) State {
 func TestService(t *testing.T) {
 	s, port := testServer(t, ""), freePort(t)
 	s.Set(services(port, 2, 0))
+	s.Applied()
 	run(t, s)
 	answers := func(code int) bool {
 		got, _, _, err := get("127.0.0.1", port, "/")
@@ -96,6 +97,7 @@ func TestService(t *testing.T) {
 	}
 	other := freePort(t)
 	s.Set(services(other, 1, 0))
+	s.Applied()
 	eventually(t, "another port", func() bool {
 		_, _, _, old := get("127.0.0.1", port, "/")
 		code, _, _, _ := get("127.0.0.1", other, "/")
@@ -228,4 +230,39 @@ func TestAccept(t *testing.T) {
 	if got := len(accept("198.51.100.7")); got != 0 {
 		t.Errorf("%d connections to another address", got)
 	}
+}
+
+// TestProgrammed asks while changes are on their way to the kernel: endpoints that go do not count from then on, and those that
+// come when they are there.
+func TestProgrammed(t *testing.T) {
+	const port = 32000
+	s := testServer(t, "")
+	is := func(when, weight string, code int) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		s.ServiceHandler(port).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		if got := w.Header().Get("X-Load-Balancing-Endpoint-Weight"); got != weight || w.Code != code {
+			t.Errorf("%s: %d with %s endpoints, want %d with %s", when, w.Code, got, code, weight)
+		}
+	}
+	set := func(state State) {
+		s.Queued()
+		s.Set(state)
+	}
+	set(services(port, 2, 0))
+	is("before the kernel has anything", "0", http.StatusServiceUnavailable)
+	s.Applied()
+	is("the kernel has both", "2", http.StatusOK)
+	set(services(port, 1, 0))
+	is("one of them goes", "1", http.StatusOK)
+	set(services(port, 3, 0)) // the kernel still has the two
+	is("others come", "2", http.StatusOK)
+	s.Applied()
+	is("they are there", "3", http.StatusOK)
+	other := services(port, 3, 0)
+	other.Services[port] = Service{model.Key{Namespace: "shop", Name: "other"}, 3, 0}
+	set(other)
+	is("another Service has the port", "0", http.StatusServiceUnavailable)
+	s.Applied()
+	is("the kernel has that one", "3", http.StatusOK)
 }

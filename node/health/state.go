@@ -36,3 +36,12 @@ func (s Service) endpoints(at netip.Addr) int {
 func (s State) at(a netip.Addr) bool {
 	return s.Addresses == nil || a.IsLoopback() || slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
+
+// within returns s with no more endpoints than there are in the kernel: none if that has another Service there.
+func (s Service) within(there Service) Service {
+	if there.Key != s.Key {
+		there = Service{}
+	}
+	s.Endpoints4, s.Endpoints6 = min(s.Endpoints4, there.Endpoints4), min(s.Endpoints6, there.Endpoints6)
+	return s
+}

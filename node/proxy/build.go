@@ -257,7 +257,7 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	eps, refused := b.own.Allowed(b.key, port, eps)
 	b.problems = append(b.problems, refused...)
 	b.known = eps
-	all, local := model.Near(b.node, model.Usable(eps)), model.Usable(model.On(b.self, eps))
+	all, local := b.chosen(eps)
 	for _, e := range local {
 		b.put(ofHairpins, e.AddrPort.Addr().Unmap())
 	}
@@ -285,6 +285,22 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	for _, addr := range b.vips {
 		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, external, all, ofFamily(b.sources, addr))
 	}
+}
+
+// chosen returns the endpoints that new connections go to, wherever they are and on this node. Each family is judged alone, as
+// by kube-proxy: what the one has is no help to a client of the other.
+func (b *serviceBuilder) chosen(eps []model.Endpoint) (all, local []model.Endpoint) {
+	one := func(eps []model.Endpoint) (all, local []model.Endpoint) {
+		return model.Near(b.node, model.Usable(eps)), model.Usable(model.On(b.self, eps))
+	}
+	is4 := func(e model.Endpoint) bool { return e.AddrPort.Addr().Unmap().Is4() }
+	if len(eps) == 0 || is4(eps[0]) == is4(eps[len(eps)-1]) { // they are sorted, IPv4 first
+		return one(eps)
+	}
+	six := slices.IndexFunc(eps, func(e model.Endpoint) bool { return !is4(e) })
+	all, local = one(eps[:six])
+	all6, local6 := one(eps[six:])
+	return slices.Concat(all, all6), slices.Concat(local, local6)
 }
 
 // affinity is how long a client stays with its endpoint, 0 for not at all. The API server fills in the timeout; a file

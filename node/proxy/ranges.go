@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"hythe.dev/hythe/internal/contain"
 	"hythe.dev/hythe/internal/model"
@@ -17,6 +18,7 @@ import (
 func serviceRanges(s *model.Snapshot, local []netip.Addr) ([]netip.Prefix, []model.Problem) {
 	var ranges []netip.Prefix
 	var problems []model.Problem
+	services := sync.OnceValue(func() map[netip.Addr]bool { return clusterIPs(s) })
 	for _, name := range slices.Sorted(maps.Keys(s.ServiceCIDRs)) {
 		object := model.ObjectRef{Kind: "ServiceCIDR", Name: name}
 		problems = append(problems, model.Contain(object, "Its addresses are not watched over", func() {
@@ -27,7 +29,7 @@ func serviceRanges(s *model.Snapshot, local []netip.Addr) ([]netip.Prefix, []mod
 					continue
 				}
 				p = unmapped(p).Masked()
-				if whose := othersIn(p, s, local); whose != "" {
+				if whose := othersIn(p, s, local, services); whose != "" {
 					problems = append(problems, model.Problemf(object, "ServiceCIDROverlaps",
 						"Packets to addresses of %s that no Service has are not dropped, since it has %s. Give the cluster ranges that do not overlap.", p, whose))
 					continue
@@ -39,8 +41,9 @@ func serviceRanges(s *model.Snapshot, local []netip.Addr) ([]netip.Prefix, []mod
 	return merge(ranges), problems
 }
 
-// othersIn says what within p is not a Service's, "" if there is nothing known.
-func othersIn(p netip.Prefix, s *model.Snapshot, local []netip.Addr) string {
+// othersIn says what within p is not a Service's, "" if there is nothing known. services are the addresses of Services, which
+// a node may have too, as with a DNS cache on each node, or with what kube-proxy leaves on kube-ipvs0: all of them.
+func othersIn(p netip.Prefix, s *model.Snapshot, local []netip.Addr, services func() map[netip.Addr]bool) string {
 	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
 		whose := ""
 		_ = contain.Do(func() { // the overlay tells of it
@@ -60,23 +63,24 @@ func othersIn(p netip.Prefix, s *model.Snapshot, local []netip.Addr) string {
 		}
 	}
 	for _, a := range local {
-		if p.Contains(a) && !clusterIP(s, a) {
+		if p.Contains(a) && !services()[a] {
 			return fmt.Sprintf("%s, an address of this node", a)
 		}
 	}
 	return ""
 }
 
-// clusterIP says whether a Service has an address: a node may have it too, as with a DNS cache on each node.
-func clusterIP(s *model.Snapshot, a netip.Addr) bool {
+// clusterIPs are the addresses of all Services.
+func clusterIPs(s *model.Snapshot) map[netip.Addr]bool {
+	out := make(map[netip.Addr]bool, len(s.Services))
 	for _, svc := range s.Services {
-		has := false
-		_ = contain.Do(func() { has = slices.Contains(model.ClusterIPs(svc), a) }) // addServices tells of it
-		if has {
-			return true
-		}
+		_ = contain.Do(func() { // addServices tells of it
+			for _, a := range model.ClusterIPs(svc) {
+				out[a] = true
+			}
+		})
 	}
-	return false
+	return out
 }
 
 // everywhere are the ranges of all addresses.

@@ -29,12 +29,29 @@ func (b *serviceBuilder) parseSources() []netip.Prefix {
 	return merge(ranges)
 }
 
-// tellFamilies says which VIPs nobody can reach, since all ranges are of the other family.
+// tellFamilies says which VIPs and NodePorts nobody can reach, since all ranges are of the other family.
 func (b *serviceBuilder) tellFamilies(ranges []netip.Prefix) {
+	closed := func(addr netip.Addr) bool {
+		own := ofFamily(ranges, addr)
+		return len(ranges) > 0 && own != nil && len(own) == 0
+	}
 	for _, vip := range b.vips {
-		if own := ofFamily(ranges, vip); len(ranges) > 0 && own != nil && len(own) == 0 {
+		if closed(vip) {
 			b.problemf("NoSourceRange",
 				"spec.loadBalancerSourceRanges has no range of the family of %s, so nobody reaches that address. Add one; 0.0.0.0/0 or ::/0 is everybody.", vip)
+		}
+	}
+	if !b.nodePortSources || !slices.ContainsFunc(b.svc.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 }) {
+		return
+	}
+	for _, addr := range b.clusterIPs {
+		if closed(addr) {
+			family, everybody := "IPv4", "0.0.0.0/0"
+			if addr.Is6() {
+				family, everybody = "IPv6", "::/0"
+			}
+			b.problemf("NoSourceRange",
+				"spec.loadBalancerSourceRanges has no %s range, so nobody reaches its NodePorts over %s. Add one; %s is everybody.", family, family, everybody)
 		}
 	}
 }
