@@ -12,8 +12,14 @@ VERSION := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null 
 IMAGES_ARCH ?= amd64,arm64
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
+# Tests, linters and the product are compiled alike, so that each dependency is compiled once (and once more for -race).
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
+# make lint vets.
+GOTEST := $(GO) test -vet off
+
 .DEFAULT_GOAL := help
-.PHONY: help conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash golden guards fuzz bench bench-gateway clean
+.PHONY: help ahead conformance images test-images demo test test-fast test-root test-api apiserver lint build envoy setup cluster cluster-down cluster-status test-cluster test-faults kubernetes setup-cluster crash services golden guards fuzz bench bench-services bench-gateway clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,20 +30,20 @@ demo: setup envoy build $(if $(filter api,$(SOURCE)),apiserver) ## Show the main
 test: setup test-fast test-root test-images ## Run all tests: the fast ones first, then those that need root and Envoy
 
 test-fast: ## Run the tests that need neither root nor Envoy
-	$(GO) test -short -race ./...
-	cd scripts/images && $(GO) test -short ./...
+	CGO_ENABLED=1 $(GOTEST) -short -race ./...
+	cd scripts/images && $(GOTEST) -short ./...
 
-test-root: setup envoy build ## Run all tests, none skipped; needs root
-	@./scripts/kubernetes.sh build helm helm3
-	LAB=strict $(GO) test -p 1 -timeout 9m ./...
+test-root: setup envoy build $(if $(filter 1,$(HYTHE_API)),apiserver) ## Run all tests that need no API server, none skipped (HYTHE_API=1: and those that do); needs root
+	@./scripts/kubernetes.sh build helm helm3 $(if $(filter 1,$(HYTHE_API)),kube-proxy)
+	LAB=strict $(GOTEST) -p 2 -timeout 15m ./...
 
 test-images: setup-cluster ## Build the images twice and compare them; run what is in them; needs root
-	cd scripts/images && LAB=strict $(GO) test -timeout 15m ./...
+	cd scripts/images && LAB=strict $(GOTEST) -timeout 15m ./...
 
 test-api: setup envoy build apiserver ## Run the tests against a real Kubernetes API server; needs root
 	@./scripts/kubernetes.sh build helm helm3
-	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m ./internal/kube/... ./cmd/hythe ./charts
-	HYTHE_API=1 LAB=strict $(GO) test -p 1 -timeout 9m -run 'API' -v ./internal/lab ./internal/lab/apiserver
+	HYTHE_API=1 LAB=strict $(GOTEST) -p 1 -timeout 9m ./internal/kube/... ./cmd/hythe ./charts
+	HYTHE_API=1 LAB=strict $(GOTEST) -p 1 -timeout 9m -run 'API' -v ./internal/lab ./internal/lab/apiserver
 
 apiserver: ## Build etcd and kube-apiserver, unless they are there: some minutes the first time
 	@./scripts/apiserver.sh build
@@ -45,9 +51,9 @@ apiserver: ## Build etcd and kube-apiserver, unless they are there: some minutes
 # The cluster's nodes are of this machine's architecture.
 cluster test-cluster test-faults: IMAGES_ARCH := $(shell $(GO) env GOARCH)
 
-cluster: setup-cluster kubernetes $(if $(filter peer,$(FLAVOUR)),,$(if $(filter 1,$(BARE)),,images)) ## Start a real Kubernetes with Hythe on this machine (NODES=3; FLAVOUR=hythe, peer or guest; APISERVERS=2; BARE=1 without Hythe)
+cluster: setup-cluster kubernetes $(if $(filter peer,$(FLAVOUR)),,$(if $(filter 1,$(BARE)),,images)) ## Start a real Kubernetes with Hythe on this machine (NODES=3; FLAVOUR=hythe, peer or guest; APISERVERS=2; DUAL=1 for IPv4 and IPv6; BARE=1 without Hythe)
 	@$(GO) build -o $(BIN)/rig ./conformance/rig
-	@$(BIN)/rig up --dir $(CLUSTER_DIR) --nodes $(or $(NODES),3) --flavour $(or $(FLAVOUR),hythe) --apiservers $(or $(APISERVERS),1) $(if $(filter 1,$(BARE)),--bare)
+	@$(BIN)/rig up --dir $(CLUSTER_DIR) --nodes $(or $(NODES),3) --flavour $(or $(FLAVOUR),hythe) --apiservers $(or $(APISERVERS),1) $(if $(filter 1,$(BARE)),--bare) $(if $(filter 1,$(DUAL)),--dual)
 
 cluster-down: ## Stop that cluster and remove everything of it
 	@$(GO) build -o $(BIN)/rig ./conformance/rig
@@ -56,20 +62,29 @@ cluster-down: ## Stop that cluster and remove everything of it
 cluster-status: ## Show what runs of that cluster
 	@$(BIN)/rig status --dir $(CLUSTER_DIR)
 
-conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (FOCUS=REGEXP, SKIP=REGEXP; AGAIN=1 runs also what failed)
+conformance: ## Run Kubernetes' own tests against that cluster; goes on where it was stopped (SET=conformance, network, loadbalancer or dualstack; FOCUS=REGEXP, SKIP=REGEXP; BESIDE=4 at a time; AGAIN=1 runs also what failed)
 	@./scripts/kubernetes.sh build e2e.test
 	@$(GO) build -o $(BIN)/e2e ./conformance/e2e
-	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
+	@$(BIN)/e2e --dir $(CLUSTER_DIR) $(if $(SET),--set $(SET)) $(if $(BESIDE),--beside $(BESIDE)) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(filter 1,$(AGAIN)),--again)
 
 test-cluster: setup-cluster kubernetes images ## Test the whole life of Hythe on that cluster, and that nothing is left of it; takes the place of one that runs
 	@./scripts/kubernetes.sh build e2e.test
-	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 35m -v -skip '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig/...
+	HYTHE_CLUSTER=1 LAB=strict $(GOTEST) -count 1 -timeout 35m -v -skip '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig/...
 
 test-faults: setup-cluster kubernetes images ## Break things on that cluster under traffic, some 25 minutes (HYTHE_API_AWAY=60s, HYTHE_MANY=2000)
-	HYTHE_CLUSTER=1 LAB=strict $(GO) test -count 1 -timeout 60m -v -run '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig
+	HYTHE_CLUSTER=1 LAB=strict $(GOTEST) -count 1 -timeout 60m -v -run '^(TestFaults|TestTwoAPIServers)$$' ./conformance/rig
+
+services: setup apiserver ## Send the packets of the suite about Services through Hythe and through kube-proxy; writes conformance/results/services.md
+	@./scripts/kubernetes.sh build kube-proxy
+	HYTHE_API=1 LAB=strict SERVICES_COMMIT=$(VERSION) SERVICES_RESULTS=$(CURDIR)/conformance/results/services.md \
+		$(GOTEST) -count 1 -timeout 9m -run 'TestBeside$$' -v ./conformance/services
 
 kubernetes: ## Build Kubernetes, CoreDNS and Helm, unless they are there: some minutes the first time
-	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost pause coredns helm helm3
+	@./scripts/kubernetes.sh build etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost regression-issue-74839 pause coredns helm helm3
+
+ahead: $(LINT) ## Build what the last steps of .ci/run need, at the lowest priority, in the order of need
+	@nice -n 19 ./scripts/kubernetes.sh build helm helm3 etcd kube-apiserver kube-proxy kube-controller-manager kube-scheduler kubelet kubectl \
+		agnhost regression-issue-74839 pause coredns e2e.test
 
 setup-cluster: setup
 	@./scripts/setup.sh cluster
@@ -79,14 +94,13 @@ crash: setup envoy build ## Kill Hythe's processes 100 times under traffic (CRAS
 	CRASH_ROUNDS=$(or $(CRASH_ROUNDS),100) CRASH_CHANGES=1000 CRASH_COMMIT=$(VERSION) CRASH_RESULTS=$(CURDIR)/conformance/results/crash.md LAB=strict \
 		$(GO) test -count 1 -timeout 30m -run 'TestCrash$$' -v ./internal/lab
 
-lint: $(LINT) ## Run the linters, the import boundaries among them
-	$(GO) vet ./...
+lint: $(LINT) ## Run the linters, go vet and the import boundaries among them
 	@# A cache of this checkout's own: a shared one holds findings of other checkouts, also of removed ones.
 	GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(LINT) run
 	cd scripts/images && GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(LINT) run --config $(CURDIR)/.golangci.yml ./...
 
 build: ## Build bin/hythe and bin/hythe-cni
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/hythe ./cmd/hythe-cni
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/hythe ./cmd/hythe-cni
 
 images: ## Write the container images to bin/images, without Docker (IMAGES_ARCH=amd64,arm64; VERSION is the tag)
 	@# The compiler that go.mod names, not a newer one that may be installed: the bytes depend on it.
@@ -100,6 +114,12 @@ setup: ## Install the Debian packages that tests and demo use
 
 golden: ## Rewrite the golden files of the tests from what the code does now: read the diff
 	$(GO) test -short $$(grep -rl --include='*_test.go' internal/golden . | xargs -n 1 dirname | sort -u) -update
+
+bench-services: setup ## Measure the Service datapath beside kube-proxy, some 30 minutes, goes on where it was stopped; needs root (SHORT=1: a minute, keeps nothing; ONLY=full,update,traffic,alive,churn,churn-api)
+	$(if $(SHORT),,@./scripts/kubernetes.sh build kube-proxy)
+	$(GO) build -o $(BIN)/ ./cmd/hythe ./conformance/bench
+	@GO=$(GO) ./scripts/other-version.sh $(BIN)/hythe-other
+	$(BIN)/bench --hythe $(BIN)/hythe --other $(BIN)/hythe-other --commit $(VERSION) $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
 
 bench: ## Run the benchmarks
 	$(GO) test -run '^$$' -bench . -short ./gateway/... ./lb/... ./node/...

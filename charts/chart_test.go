@@ -269,6 +269,7 @@ func TestRefused(t *testing.T) {
 		"one API server":     {"apiServers: 192.0.2.11:6443", "at '/apiServers': got string, want array"},
 		"small MTU":          {"overlay: {mtu: 500}", "overlay.mtu: 500 is less than 576 bytes"},
 		"no controller":      {"controller: {enabled: false}", "loadBalancer.enabled needs controller.enabled"},
+		"NodePort address":   {"serviceProxy: {nodePortAddresses: [192.0.2.1]}", "at '/serviceProxy/nodePortAddresses/0': '192.0.2.1' does not match"},
 		"digest":             {"image: {digest: abc}", "at '/image/digest': 'abc' does not match pattern"},
 		"no Envoy tag":       {"envoyImage: {tag: ''}", "at '/envoyImage/tag': minLength: got 0, want 1"},
 	} {

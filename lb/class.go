@@ -91,9 +91,21 @@ func (b *builder) statusOfAnother(key model.Key) bool {
 // ingressClassAnnotation is the class of an Ingress from before spec.ingressClassName.
 const ingressClassAnnotation = "kubernetes.io/ingress.class"
 
+// tellNotTaken reports a Service without a class that waits for an address which nobody gives it: not Hythe, which serves its
+// class alone, and so far no other controller. Where there is no pool, nobody expects it of Hythe.
+func (b *builder) tellNotTaken(key model.Key, svc *corev1.Service) {
+	if b.settings.Release || b.settings.WithoutClass || len(b.snapshot.Pools) == 0 || svc.DeletionTimestamp != nil ||
+		svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.Spec.LoadBalancerClass != nil || len(svc.Status.LoadBalancer.Ingress) > 0 {
+		return
+	}
+	b.problem(key, ReasonNotTaken, "It has no spec.loadBalancerClass and no address yet, and Hythe serves only those of the class %s here. Unless another load balancer "+
+		"is to take it, create it with that class, or run hythe controller with --without-class.", v1alpha1.LoadBalancerClass)
+}
+
 // mine says whether Hythe serves a Service, and reports one that another controller serves already.
 func (b *builder) mine(key model.Key, svc *corev1.Service) bool {
 	if b.settings.Release || !Ours(svc, b.settings) {
+		b.tellNotTaken(key, svc)
 		return false
 	}
 	if other := b.byAnother(key, svc); other != "" {

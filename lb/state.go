@@ -73,5 +73,6 @@ const (
 	ReasonOutOfPool            = "OutOfPool"            // a claimed address is no longer in a pool; it is kept
 	ReasonNotAnnounced         = "NotAnnounced"         // nothing announces addresses of this family yet
 	ReasonServedByAnother      = "ServedByAnother"      // another controller writes the status of a Service without class
+	ReasonNotTaken             = "NotTaken"             // nobody serves a Service without class, which is not Hythe's here
 	ReasonInvalidProbe         = "InvalidProbe"         // v1alpha1.ProbeAnnotation cannot be read
 )

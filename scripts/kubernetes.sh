@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds what tests and the real cluster need of Kubernetes and its neighbours from source, unless this version is there
-# already. The versions stand in the modules conformance/kubernetes, conformance/coredns, conformance/helm and
-# conformance/helm3. From an empty build cache all of it takes some ten minutes on two cores, and 4 GB.
+# already. Who wants a program that another is building waits for it. The versions stand in the modules
+# conformance/kubernetes, conformance/coredns, conformance/helm and conformance/helm3. From an empty build cache all of it
+# takes some ten minutes on two cores, and 4 GB.
 #
 #   kubernetes.sh build NAME...   build what is missing of: etcd kube-apiserver kube-controller-manager kube-scheduler
-#                                 kubelet kube-proxy kubectl agnhost e2e.test pause coredns helm helm3
+#                                 kubelet kube-proxy kubectl agnhost regression-issue-74839 e2e.test pause coredns helm helm3
 #   kubernetes.sh path            print the folder of the binaries
 set -euo pipefail
 
@@ -44,9 +45,10 @@ compile() {
 }
 
 # build NAME FOLDER MODULE PACKAGE puts NAME, of the version of MODULE, into the folder of the binaries, with its version
-# in a file beside it.
+# in a file beside it. File 9 is the lock of this program.
 build() {
 	local name=$1 folder=$2 module=$3 package=$4 version work
+	flock 9
 	cd "$conformance/$folder"
 	version=$(version "$module")
 	if [[ -x $dir/$name && $(cat "$dir/$name.version" 2>/dev/null) == "$version" ]]; then
@@ -65,28 +67,35 @@ build() {
 	echo "$version" >"$dir/$name.version"
 }
 
+# one builds NAME.
+one() {
+	local name=$1
+	case $name in
+	etcd) build etcd kubernetes go.etcd.io/etcd/server/v3 ./etcd ;;
+	kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kube-proxy)
+		build "$name" kubernetes k8s.io/kubernetes "k8s.io/kubernetes/cmd/$name"
+		;;
+	kubectl) build kubectl kubernetes k8s.io/kubernetes ./kubectl ;;
+	agnhost) build agnhost kubernetes k8s.io/kubernetes k8s.io/kubernetes/test/images/agnhost ;;
+	regression-issue-74839) build "$name" kubernetes k8s.io/kubernetes "k8s.io/kubernetes/test/images/$name" ;;
+	e2e.test) build e2e.test kubernetes k8s.io/kubernetes k8s.io/kubernetes/test/e2e ;;
+	pause) build pause kubernetes k8s.io/kubernetes - ;;
+	coredns) build coredns coredns github.com/coredns/coredns . ;;
+	helm) build helm helm helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm ;;
+	helm3) build helm3 helm3 helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm ;;
+	*)
+		echo "kubernetes.sh: cannot build $name: it is not in the list" >&2
+		exit 2
+		;;
+	esac
+}
+
 case ${1:-} in
 build)
 	shift
 	mkdir -p "$dir"
 	for name; do
-		case $name in
-		etcd) build etcd kubernetes go.etcd.io/etcd/server/v3 ./etcd ;;
-		kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kube-proxy)
-			build "$name" kubernetes k8s.io/kubernetes "k8s.io/kubernetes/cmd/$name"
-			;;
-		kubectl) build kubectl kubernetes k8s.io/kubernetes ./kubectl ;;
-		agnhost) build agnhost kubernetes k8s.io/kubernetes k8s.io/kubernetes/test/images/agnhost ;;
-		e2e.test) build e2e.test kubernetes k8s.io/kubernetes k8s.io/kubernetes/test/e2e ;;
-		pause) build pause kubernetes k8s.io/kubernetes - ;;
-		coredns) build coredns coredns github.com/coredns/coredns . ;;
-		helm) build helm helm helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm ;;
-		helm3) build helm3 helm3 helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm ;;
-		*)
-			echo "kubernetes.sh: cannot build $name: it is not in the list" >&2
-			exit 2
-			;;
-		esac
+		one "$name" 9>"$dir/.$name.lock"
 	done
 	;;
 path)

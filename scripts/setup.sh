@@ -13,7 +13,7 @@ needs=(ip:iproute2 nft:nftables tcpdump:tcpdump arping:iputils-arping ping:iputi
 if [[ ${1:-} == cluster ]]; then
 	# The last of them go into the image that Kubernetes' own tests use.
 	needs=(containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins gcc:gcc /usr/include/stdio.h:libc6-dev strip:binutils
-		busybox:busybox-static dig:bind9-dnsutils nc:netcat-openbsd iperf:iperf curl:curl ss:iproute2 ipcs:util-linux)
+		busybox:busybox-static dig:bind9-dnsutils nc:netcat-openbsd iperf:iperf curl:curl ss:iproute2 ipcs:util-linux wget:wget)
 fi
 
 if [[ ${1:-} == bench ]]; then

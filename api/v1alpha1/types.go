@@ -38,6 +38,22 @@ const (
 	// ProbeAnnotation on a Service tells nodes how to see that its local endpoints work:
 	// "tcp" (the default: a connection to each endpoint port) or "http:PORT/PATH" (a GET that answers 200).
 	ProbeAnnotation = Group + "/probe"
+	// EndpointChoiceAnnotation on a Service says how connections come to one of its endpoints: EndpointChoiceRandom (the
+	// default), EndpointChoiceSource or EndpointChoiceSourcePort.
+	EndpointChoiceAnnotation = Group + "/endpoint-choice"
+	// EndpointChoiceRandom chooses anew for each connection.
+	EndpointChoiceRandom = "random"
+	// EndpointChoiceSource chooses by a hash of the source address, the same on each node.
+	EndpointChoiceSource = "source-hash"
+	// EndpointChoiceSourcePort chooses by a hash of source address and port, the same on each node.
+	EndpointChoiceSourcePort = "source-port-hash"
+	// EndpointGoneAnnotation on a Service says what becomes of TCP connections to endpoints that are gone: EndpointGoneReset
+	// or EndpointGoneKeep. Without it the node's setting holds.
+	EndpointGoneAnnotation = Group + "/endpoint-gone"
+	// EndpointGoneReset resets them at once.
+	EndpointGoneReset = "reset"
+	// EndpointGoneKeep leaves them to their ends, which notice when they wait for an answer.
+	EndpointGoneKeep = "keep"
 )
 
 // An AddressPool is a set of addresses that LoadBalancer Services may be given.

@@ -20,7 +20,9 @@ import (
 	"hythe.dev/hythe/internal/run"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/cni"
+	"hythe.dev/hythe/node/health"
 	"hythe.dev/hythe/node/kernel/conntrack"
+	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/kernel/nft"
 	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/proxy"
@@ -100,10 +102,11 @@ func hostPortNode(t *testing.T, dir string) *node {
 	}
 	n := &node{
 		nodeOptions: nodeOptions{name: "n1", dataDir: filepath.Join(dir, "data"), cniConfDir: "x", bootID: boot},
-		texts:       map[string]string{},
+		texts:       map[string]func() string{},
 	}
 	n.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	var err error
+	n.health = health.NewServer(n.log, "")
 	if n.table, err = nft.New(n.log, nil, nft.WithoutOwner()); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +114,10 @@ func hostPortNode(t *testing.T, dir string) *node {
 	if n.flows, err = conntrack.New(n.log, nil); err != nil {
 		t.Fatal(err)
 	}
+	if n.links, err = link.New(n.log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.links.Close)
 	return n
 }
 

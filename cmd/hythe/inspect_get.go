@@ -49,9 +49,7 @@ func (n *node) inspectServices(context.Context, url.Values) (any, error) {
 	if n.table == nil {
 		return nil, fmt.Errorf("%w: this node leaves Services to another proxy (--without-proxy)", run.ErrNotFound)
 	}
-	n.mu.Lock()
-	wanted := n.wantedProxy
-	n.mu.Unlock()
+	wanted := n.wantedServices()
 	if wanted == nil {
 		return nil, errors.New("this node has not built its datapath yet")
 	}

@@ -223,15 +223,13 @@ func (n *node) inspectFrontend(_ context.Context, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	want := n.wantedProxy
-	n.mu.Unlock()
+	want := n.wantedServices()
 	if want == nil {
 		return nil, errors.New("this node has not built its Services yet")
 	}
 	nodePort := false
 	if s := n.last.Load(); s != nil && s.Nodes[n.name] != nil {
-		nodePort = slices.Contains(s.Nodes[n.name].Addresses, to)
+		nodePort = slices.Contains(s.Nodes[n.name].Addresses, to) && want.HasNodePorts(to)
 	}
 	return asked.FrontendAnswer{
 		Kernel: answer.FromKernel(found), Source: found.Source, Firewall: n.foreignChains(),

@@ -25,9 +25,11 @@ import (
 	"hythe.dev/hythe/lb/members"
 	"hythe.dev/hythe/lb/speaker"
 	"hythe.dev/hythe/node/cni"
+	"hythe.dev/hythe/node/health"
 	"hythe.dev/hythe/node/kernel/conntrack"
 	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/kernel/nft"
+	"hythe.dev/hythe/node/localhost"
 	"hythe.dev/hythe/node/overlay"
 	"hythe.dev/hythe/node/proxy"
 )
@@ -82,6 +84,9 @@ type nodeOptions struct {
 	overlay                 overlay.Settings
 	withoutProxy, withoutLB bool
 	balancerClasses         []string
+	resetGone               bool
+	services                serviceOptions
+	localhostNodePorts      bool
 }
 
 // A node is the agent of one node.
@@ -92,6 +97,8 @@ type node struct {
 	links   *link.Links
 	table   *nft.Table
 	flows   *conntrack.Flows
+	health  *health.Server
+	local   *localhost.Server // nil where NodePorts are not served at loopback addresses
 	speaker *speaker.Speaker
 
 	last  atomic.Pointer[model.Snapshot] // the newest one, nil before the first
@@ -100,10 +107,13 @@ type node struct {
 	mu     sync.Mutex
 	done   map[string]bool            // what is in the kernel, by part
 	issues map[string][]model.Problem // by part
-	texts  map[string]string          // what each part wants of the kernel, for /debug
+	texts  map[string]func() string   // what each part wants of the kernel, for /debug
 	// wantedOverlay and wantedProxy are what the last Build wants of the kernel, nil before the first.
 	wantedOverlay *overlay.State
-	wantedProxy   *proxy.State
+	wantedProxy   func() proxy.State
+	builder       proxy.Builder  // of the part proxy
+	checks        health.Builder // of the same
+	addrs         ownAddresses
 	// wakeProxy brings the Service datapath up to date with the newest snapshot and the leases' host ports.
 	wakeProxy func()
 	hosted    hosted
@@ -133,6 +143,9 @@ func (n *node) addNodeFlags(cmd *cobra.Command) {
 	_ = f.MarkHidden("boot-id") // for nodes that share a kernel
 	f.BoolVar(&n.withoutProxy, "without-proxy", false, "leave Services to another proxy")
 	f.StringArrayVar(&n.balancerClasses, "balancer-class", nil, `loadBalancerClass of another load balancer, whose addresses in the status of Services are served as kube-proxy does; "" stands for none, "*" for all; may be repeated`)
+	f.BoolVar(&n.localhostNodePorts, "localhost-nodeports", true, "serve NodePorts at 127.0.0.1 and ::1 too, where --nodeport-addresses has them; the agent carries these connections")
+	f.BoolVar(&n.resetGone, "reset-gone-endpoints", false, "reset TCP connections to endpoints that are gone, but for Services with the annotation "+v1alpha1.EndpointGoneAnnotation+": "+v1alpha1.EndpointGoneKeep)
+	n.services.addFlags(f)
 	f.BoolVar(&n.withoutLB, "without-lb", false, "leave VIPs to another load balancer")
 }
 
@@ -142,6 +155,9 @@ func (n *node) run(ctx context.Context) error {
 		return err
 	}
 	defer closeAll()
+	if os.Getenv("GOGC") == "" {
+		tasks = append(tasks, collectBySize)
+	}
 	snapshots := n.sinks(&tasks)
 	tasks = append(tasks,
 		func(ctx context.Context) error { return n.watch(ctx, kube.NodeKinds(), snapshots) },
@@ -161,7 +177,7 @@ func (n *node) run(ctx context.Context) error {
 // tasks opens the kernel and returns what must run besides the sinks.
 func (n *node) tasks() (tasks []func(context.Context) error, closeAll func(), err error) {
 	n.started = time.Now()
-	n.done, n.issues, n.texts = map[string]bool{}, map[string][]model.Problem{}, map[string]string{}
+	n.done, n.issues, n.texts = map[string]bool{}, map[string][]model.Problem{}, map[string]func() string{}
 	for _, dir := range []string{n.dataDir, n.runDir} {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
 			return nil, nil, fmt.Errorf("make folder: %w", err)
@@ -177,10 +193,15 @@ func (n *node) tasks() (tasks []func(context.Context) error, closeAll func(), er
 		if n.table, err = nft.New(n.log.With("part", "proxy"), n.registry); err != nil {
 			return nil, nil, err
 		}
-		if n.flows, err = conntrack.New(n.log.With("part", "proxy"), n.registry); err != nil {
+		if n.flows, err = conntrack.New(n.log.With("part", "proxy"), n.registry, conntrack.Resetting(n.table.End)); err != nil {
 			return nil, nil, err
 		}
-		tasks = append(tasks, n.table.Run, n.flows.Run)
+		n.health = health.NewServer(n.log.With("part", "health"), n.services.healthz)
+		tasks = append(tasks, n.table.Run, n.flows.Run, n.health.Run)
+		if n.localhostNodePorts {
+			n.local = localhost.New(n.log.With("part", "proxy"))
+			tasks = append(tasks, n.local.Run)
+		}
 	}
 	if !n.withoutLB && n.heartbeatKey != "" {
 		if n.speaker, err = n.newSpeaker(); err != nil {
@@ -362,38 +383,93 @@ func (n *node) notInstalled(err error) model.Problem {
 }
 
 func (n *node) setOverlay(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
+	n.mu.Lock()
+	laid, before := n.laid, n.issues["overlay"]
+	n.mu.Unlock()
+	if _, same := s.ServicesSince(laid); same {
+		return before, nil
+	}
 	state, problems := overlay.Build(s, n.name, n.overlay)
 	n.panics.Problems("overlay", problems)
 	if state.Keep {
 		return problems, errors.New("this node's Node object is not usable yet")
 	}
-	n.setWanted("overlay", state.String(), func() { n.wantedOverlay = &state })
+	n.setWanted("overlay", state.String, func() { n.wantedOverlay = &state })
 	return problems, n.links.Set(ctx, state)
 }
 
 func (n *node) setProxy(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
-	settings := proxy.DefaultSettings()
-	settings.BalancerClasses = n.balancerClasses
-	if n.overlay.Mode == overlay.None {
-		settings.Overlay = ""
+	n.health.Queued()
+	problems, err := n.setServices(ctx, s)
+	if err == nil {
+		n.health.Applied()
 	}
-	hosted, unread := n.hostPorts()
-	settings.HostPorts, settings.LocalAddresses = hosted.ports, hosted.addrs
-	state, problems := proxy.Build(s, n.name, settings)
-	problems = append(problems, unread...)
-	n.panics.Problems("proxy", problems)
-	n.setWanted("services", state.String(), func() { n.wantedProxy = &state })
-	err := n.table.Set(ctx, state)
-	n.flows.Set(state, err == nil)
 	return problems, err
 }
 
+func (n *node) setServices(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
+	settings, unread := n.proxySettings()
+	unread = append(unread, n.setHealth(s, settings)...)
+	if problems, done := n.updateProxy(ctx, s, settings); done {
+		return slices.Concat(problems, unread), nil
+	}
+	state, problems := n.builder.Build(s, n.name, settings)
+	problems = slices.Concat(problems, unread)
+	n.panics.Problems("proxy", problems)
+	n.setWanted("services", state.String, func() { n.wantedProxy = func() proxy.State { return state } })
+	err := n.table.Set(ctx, state)
+	if tuned := n.links.Tune(conntrack.Sysctls()); tuned != nil { // Services work without
+		n.log.Warn("the kernel's times for silent TCP connections stay as they are", "error", tuned)
+	}
+	if !s.Recalled { // a flow may be to an endpoint that came later: the API server's own state tells
+		n.flows.Set(state, err == nil)
+	}
+	if n.local != nil {
+		n.local.Set(state)
+	}
+	return problems, err
+}
+
+// updateProxy does what differs since the last snapshot, if that is little and all went well before. Else the caller does
+// all.
+func (n *node) updateProxy(ctx context.Context, s *model.Snapshot, settings proxy.Settings) ([]model.Problem, bool) {
+	change, problems, ok := n.builder.Update(s, n.name, settings)
+	if !ok {
+		return nil, false
+	}
+	if done, err := n.table.Update(ctx, change); !done || err != nil {
+		return nil, false
+	}
+	n.flows.Update(change)
+	if n.local != nil {
+		n.local.Update(change)
+	}
+	wanted := func() proxy.State { // few ask
+		state, _ := proxy.Build(s, n.name, settings)
+		return state
+	}
+	n.setWanted("services", func() string { return wanted().String() }, func() { n.wantedProxy = wanted })
+	return problems, true
+}
+
 // setWanted notes what a part wants of the kernel before it does it.
-func (n *node) setWanted(page, text string, set func()) {
+func (n *node) setWanted(page string, text func() string, set func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.texts[page] = text
 	set()
+}
+
+// wantedServices is what the Service datapath should hold, nil before the first Build.
+func (n *node) wantedServices() *proxy.State {
+	n.mu.Lock()
+	wanted := n.wantedProxy
+	n.mu.Unlock()
+	if wanted == nil {
+		return nil
+	}
+	state := wanted()
+	return &state
 }
 
 // settle notes what a part did. When all that pods need is in the kernel, the CNI plugin is installed, or told what
@@ -510,6 +586,10 @@ func (n *node) allProblems() []model.Problem {
 	}
 	if n.table != nil {
 		all = append(all, n.table.Problems(n.name)...)
+		all = append(all, n.health.Problems(n.name)...)
+		if n.local != nil {
+			all = append(all, n.local.Problems(n.name)...)
+		}
 		if usage, err := conntrack.ReadUsage(); err == nil {
 			all = append(all, conntrack.Problems(n.name, usage)...)
 		}
@@ -560,8 +640,11 @@ func (n *node) adminPages() run.Admin {
 	for _, page := range []string{"overlay", "services"} {
 		debug[page] = func(w io.Writer) {
 			n.mu.Lock()
-			defer n.mu.Unlock()
-			fmt.Fprintln(w, strings.TrimSpace(n.texts[page]))
+			text := n.texts[page]
+			n.mu.Unlock()
+			if text != nil {
+				fmt.Fprintln(w, strings.TrimSpace(text()))
+			}
 		}
 	}
 	if n.speaker != nil {

@@ -94,7 +94,7 @@ func TestGatewayKeepsLastAfterPanic(t *testing.T) {
 // is tried again.
 func TestNodePartSurvivesPanic(t *testing.T) {
 	n := &node{process: panicProcess(t, "node"), nodeOptions: nodeOptions{name: "n1"},
-		done: map[string]bool{}, issues: map[string][]model.Problem{}, texts: map[string]string{}}
+		done: map[string]bool{}, issues: map[string][]model.Problem{}, texts: map[string]func() string{}}
 	var tasks []func(context.Context) error
 	put := n.sinks(&tasks)
 	ctx, stop := context.WithCancel(t.Context())

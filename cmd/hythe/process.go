@@ -124,6 +124,7 @@ func (p *process) watch(ctx context.Context, kinds []string, handle func(*model.
 	}
 	api, err := kube.NewAPI(p.server, kube.APIOptions{
 		Kinds: kinds, OpaqueSecrets: p.opaqueSecrets, Status: slices.Contains(kinds, "Report"), // the controller's, who writes it
+		Proxied:     !slices.Contains(kinds, "Ingress"),
 		Bare:        p.bare || !slices.Contains(kinds, "Report"), // who gives addresses must see all claims
 		KeepReports: p.keepReports, CacheDir: p.cacheDir, CacheInMemory: slices.Contains(kinds, "Secret"), Registerer: p.registry,
 	}, p.log)

@@ -132,6 +132,7 @@ func TestIncumbent(t *testing.T) {
 	r.put("z.yaml", fmt.Sprintf(wants, "z"))
 	r.start()
 	r.await("", "z")
+	r.awaitSeen("z", true)
 	r.put("m.yaml", fmt.Sprintf(wants, "m"))
 	r.await("z", "z", "m")
 	r.awaitSeen("m", true)

@@ -112,20 +112,34 @@ type column struct {
 	results map[string]result
 }
 
-// table shows the newest result of each test and flavour.
-func table(results []result, hythe, peer string) string {
+// titles are those of the tables.
+func titles() map[string]string {
+	return map[string]string{
+		setConformance:  "Kubernetes' own tests",
+		setNetwork:      "Kubernetes' other tests of the network",
+		setLoadBalancer: "Kubernetes' tests of LoadBalancer Services",
+		setDualStack:    "Kubernetes' tests of both families (make cluster DUAL=1)",
+	}
+}
+
+// table shows the newest result of each test of a set, and flavour.
+func table(results []result, rules rules, set, hythe, peer string) string {
 	columns := []column{{title: "Hythe", flavour: hythe}, {title: "kube-proxy and reference plugins", flavour: peer}}
 	tests := make(map[string]bool)
 	for i := range columns {
 		c := &columns[i]
-		c.results = latest(results, func(r result) bool { return r.Flavour == c.flavour })
+		c.results = latest(results, func(r result) bool { return r.Flavour == c.flavour && rules.set(r.Test) == set })
 		for name := range c.results {
 			tests[name] = true
 		}
 	}
+	command := "make conformance"
+	if set != setConformance {
+		command += " SET=" + set
+	}
 	var b strings.Builder
-	b.WriteString("# Kubernetes' own tests\n\n")
-	b.WriteString("Written by `make conformance`: `e2e.test` from outside of the cluster, both columns on the same rig.\n\n")
+	fmt.Fprintf(&b, "# %s\n\n", titles()[set])
+	fmt.Fprintf(&b, "Written by `%s`: `e2e.test` from outside of the cluster, both columns on the same rig.\n\n", command)
 	for _, c := range columns {
 		fmt.Fprintf(&b, "- %s\n", c.summary())
 	}
@@ -135,7 +149,22 @@ func table(results []result, hythe, peer string) string {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", escape(name), columns[0].cell(name), columns[1].cell(name))
 	}
 	for _, c := range columns {
-		b.WriteString(c.reasons(names))
+		b.WriteString(c.reasons(names, rules))
+	}
+	if set == setNetwork {
+		b.WriteString(leftOutText(rules))
+	}
+	return b.String()
+}
+
+// leftOutText lists the tests of [sig-network] that are in no set.
+func leftOutText(rules rules) string {
+	var b strings.Builder
+	b.WriteString("\n## Not run, and why\n\n")
+	for _, r := range rules {
+		if r.word == leftOut {
+			fmt.Fprintf(&b, "- `%s`: %s\n", r.matches, r.reason)
+		}
 	}
 	return b.String()
 }
@@ -172,11 +201,16 @@ func (c column) summary() string {
 }
 
 // reasons lists what is known of the tests that did not pass.
-func (c column) reasons(names []string) string {
+func (c column) reasons(names []string, rules rules) string {
 	var b strings.Builder
 	for _, name := range names {
-		if r, ok := c.results[name]; ok && r.Result != passed {
-			fmt.Fprintf(&b, "- %s (%s): %s\n", escape(name), r.Result, escape(cmp.Or(r.Message, "no message")))
+		r, ok := c.results[name]
+		if !ok || r.Result == passed {
+			continue
+		}
+		fmt.Fprintf(&b, "- %s (%s): %s\n", escape(name), r.Result, escape(cmp.Or(r.Message, "no message")))
+		if why := rules.known(name); why != "" {
+			fmt.Fprintf(&b, "  %s\n", why)
 		}
 	}
 	if b.Len() == 0 {

@@ -161,8 +161,12 @@ func TestTable(t *testing.T) {
 		{Flavour: "peer", Kubernetes: "v1.36.3", Test: c, Result: skipped, Message: "needs SCTP"},
 		{Flavour: "guest", Commit: "v2", Kubernetes: "v1.36.3", Test: "in neither column", Result: passed},
 	}
-	golden.File(t, "testdata/table.md", table(results, "hythe", "peer"))
-	golden.File(t, "testdata/empty.md", table(nil, "hythe", "peer"))
+	rules, err := parseRules("- A \\|\n\tIs elsewhere.\nnetwork sig-network\nknown B\n\tA limit\n\tof the rig.\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden.File(t, "testdata/table.md", table(results, rules, setNetwork, "hythe", "peer"))
+	golden.File(t, "testdata/empty.md", table(nil, rules, setConformance, "hythe", "peer"))
 }
 
 // TestMain lets the test binary be a small e2e.test of two tests, the second of which fails.
@@ -201,7 +205,7 @@ func fake(args []string) int {
 // TestEach runs two tests, and then none, since both have results; again runs the one that failed.
 func TestEach(t *testing.T) {
 	t.Setenv("FAKE_E2E", "1")
-	o := options{results: t.TempDir(), focus: `\[sig-network\].*\[Conformance\]`}
+	o := options{results: t.TempDir(), focus: `\[sig-network\].*\[Conformance\]`, beside: 2}
 	fakeTester := &tester{
 		run: run{Flavour: "hythe", Commit: "v1", Kubernetes: "v1.36.3"}, program: os.Args[0],
 		start: (*exec.Cmd).Run, logs: t.TempDir(), limit: time.Minute,
@@ -210,7 +214,7 @@ func TestEach(t *testing.T) {
 		again bool
 		want  int
 	}{{false, 2}, {false, 0}, {true, 1}} {
-		names, err := o.choose(t.Context(), fakeTester)
+		names, err := o.choose(t.Context(), fakeTester, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +223,7 @@ func TestEach(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		if err := o.each(t.Context(), &out, fakeTester, missing(names, results, fakeTester.run, c.again)); err != nil {
+		if err := o.each(t.Context(), &out, fakeTester, nil, missing(names, results, fakeTester.run, c.again)); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Count(out.String(), "[sig-network]"); got != c.want {
@@ -239,12 +243,12 @@ func TestNoResult(t *testing.T) {
 	t.Setenv("FAKE_E2E", "no report")
 	o := options{results: t.TempDir(), focus: "Conformance"}
 	broken := &tester{program: os.Args[0], start: (*exec.Cmd).Run, logs: t.TempDir(), limit: time.Minute}
-	if err := o.each(t.Context(), &bytes.Buffer{}, broken, []string{"a"}); err == nil {
+	if err := o.each(t.Context(), &bytes.Buffer{}, broken, nil, []string{"a"}); err == nil {
 		t.Error("a test without a report is no error")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := o.each(ctx, &bytes.Buffer{}, broken, []string{"a"}); !errors.Is(err, context.Canceled) {
+	if err := o.each(ctx, &bytes.Buffer{}, broken, nil, []string{"a"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a stopped run: %v, want %v", err, context.Canceled)
 	}
 	if got, err := readResults(o.file()); err != nil || len(got) != 0 {

@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/conformance/rig/cluster"
@@ -35,9 +37,10 @@ func main() {
 // options are the flags.
 type options struct {
 	dir, results, logs string
-	focus, skip        string
+	set, focus, skip   string
 	again, table       bool
 	limit              time.Duration
+	beside             int
 }
 
 func command() *cobra.Command {
@@ -49,13 +52,15 @@ func command() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "/var/tmp/hythe-cluster", "folder of the running cluster")
-	f.StringVar(&o.results, "results", "conformance/results", "folder for e2e.jsonl and conformance.md")
+	f.StringVar(&o.results, "results", "conformance/results", "folder for e2e.jsonl and the tables")
 	f.StringVar(&o.logs, "logs", "/var/tmp/hythe-e2e", "folder for what the tests print")
-	f.StringVar(&o.focus, "focus", `\[sig-network\].*\[Conformance\]`, "regular expression for names of tests")
+	f.StringVar(&o.set, "set", "", "conformance, network, loadbalancer or dualstack, see sets.txt; without focus and set it is conformance")
+	f.StringVar(&o.focus, "focus", "", "regular expression for names of tests; without a set, of all there are")
 	f.StringVar(&o.skip, "skip", "", "regular expression for names of tests that are left out")
 	f.BoolVar(&o.again, "again", false, "run also what failed before")
 	f.BoolVar(&o.table, "table", false, "run nothing, only write the table")
-	f.DurationVar(&o.limit, "limit", 15*time.Minute, "longest time for one test")
+	f.DurationVar(&o.limit, "limit", 40*time.Minute, "longest time for one test")
+	f.IntVar(&o.beside, "beside", 1, "how many tests run beside each other, but for those that must be alone")
 	return cmd
 }
 
@@ -83,11 +88,18 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if o.wanted() == setDualStack && !c.DualStack {
+		return errors.New("the set dualstack needs nodes of both families: make cluster-down, then make cluster DUAL=1")
+	}
 	t, err := o.tester(ctx, c)
 	if err != nil {
 		return err
 	}
-	names, err := o.choose(ctx, t)
+	rules, err := parseRules(setsText)
+	if err != nil {
+		return err
+	}
+	names, err := o.choose(ctx, t, rules)
 	if err != nil {
 		return err
 	}
@@ -97,7 +109,7 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 	}
 	todo := missing(names, results, t.run, o.again)
 	fmt.Fprintf(out, "%d tests, %d to run on flavour %s\n", len(names), len(todo), t.run.Flavour)
-	if err := o.each(ctx, out, t, todo); err != nil {
+	if err := o.each(ctx, out, t, rules, todo); err != nil {
 		return err
 	}
 	return o.summary(out, names, t.run)
@@ -105,8 +117,8 @@ func (o options) run(ctx context.Context, out io.Writer) error {
 
 func (o options) file() string { return filepath.Join(o.results, "e2e.jsonl") }
 
-// choose lists the tests that focus and skip leave.
-func (o options) choose(ctx context.Context, t *tester) ([]string, error) {
+// choose lists the tests of the set that focus and skip leave.
+func (o options) choose(ctx context.Context, t *tester, rules rules) ([]string, error) {
 	focus, err := regexp.Compile(o.focus)
 	if err != nil {
 		return nil, fmt.Errorf("read focus: %w", err)
@@ -122,41 +134,108 @@ func (o options) choose(ctx context.Context, t *tester) ([]string, error) {
 		return nil, err
 	}
 	names := parseList(list, focus, skip)
+	if set := o.wanted(); set != "" {
+		if err := rules.check(parseList(list, anyName, nil)); err != nil {
+			return nil, err
+		}
+		names = rules.of(set, names)
+	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("no test has a name like %q", o.focus)
+		return nil, fmt.Errorf("no test of set %q has a name like %q", o.wanted(), o.focus)
 	}
 	return names, nil
 }
 
-// each runs tests one after the other, and keeps each result at once. It stops when the tests cannot even be prepared.
-func (o options) each(ctx context.Context, out io.Writer, t *tester, todo []string) error {
-	for i, name := range todo {
-		r, err := t.test(ctx, name)
-		if err != nil {
-			return fmt.Errorf("run %q: %w", name, err)
+var anyName = regexp.MustCompile("")
+
+// wanted is the set to run, empty for all tests.
+func (o options) wanted() string {
+	if o.set == "" && o.focus == "" {
+		return setConformance
+	}
+	return o.set
+}
+
+// each runs tests, some beside each other and then those that must be alone, and keeps each result at once. It stops when
+// the tests cannot even be prepared.
+func (o options) each(ctx context.Context, out io.Writer, t *tester, rules rules, todo []string) error {
+	var together, single []string
+	for _, name := range todo {
+		if rules.alone(name) {
+			single = append(single, name)
+		} else {
+			together = append(together, name)
 		}
-		if err := appendResult(o.file(), r); err != nil {
-			return fmt.Errorf("keep the result: %w", err)
-		}
-		if err := o.writeTable(); err != nil {
-			return err
-		}
-		fmt.Fprintf(out, "%3d/%d %-7s %4d s  %s\n", i+1, len(todo), r.Result, r.Seconds, name)
-		if r.Result == failed {
-			fmt.Fprintf(out, "        %s (log: %s)\n", r.Message, t.log(name))
-		}
+	}
+	k := &keeper{options: o, out: out, tester: t, all: len(todo)}
+	if err := k.each(ctx, together, max(o.beside, 1)); err != nil {
+		return err
+	}
+	return k.each(ctx, single, 1)
+}
+
+// A keeper runs tests and keeps their results, one at a time.
+type keeper struct {
+	options
+	out    io.Writer
+	tester *tester
+	all    int
+
+	mu   sync.Mutex
+	done int
+}
+
+func (k *keeper) each(ctx context.Context, names []string, beside int) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(beside)
+	for _, name := range names {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			r, err := k.tester.test(ctx, name)
+			if err != nil {
+				return fmt.Errorf("run %q: %w", name, err)
+			}
+			return k.keep(r)
+		})
+	}
+	return group.Wait()
+}
+
+func (k *keeper) keep(r result) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := appendResult(k.file(), r); err != nil {
+		return fmt.Errorf("keep the result: %w", err)
+	}
+	if err := k.writeTable(); err != nil {
+		return err
+	}
+	k.done++
+	fmt.Fprintf(k.out, "%3d/%d %-7s %4d s  %s\n", k.done, k.all, r.Result, r.Seconds, r.Test)
+	if r.Result == failed {
+		fmt.Fprintf(k.out, "        %s (log: %s)\n", r.Message, k.tester.log(r.Test))
 	}
 	return nil
 }
 
+// writeTable writes a table for each set: conformance.md, network.md, loadbalancer.md, dualstack.md.
 func (o options) writeTable() error {
 	results, err := readResults(o.file())
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(o.results, "conformance.md")
-	if err := atomicfile.Write(path, []byte(table(results, cluster.Hythe, cluster.Peer)), 0o644); err != nil {
-		return fmt.Errorf("write the table: %w", err)
+	rules, err := parseRules(setsText)
+	if err != nil {
+		return err
+	}
+	for _, set := range setNames() {
+		path := filepath.Join(o.results, set+".md")
+		text := table(results, rules, set, cluster.Hythe, cluster.Peer)
+		if err := atomicfile.Write(path, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("write the table: %w", err)
+		}
 	}
 	return nil
 }

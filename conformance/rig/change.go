@@ -83,7 +83,7 @@ func (r *rig) reboot(ctx context.Context, nodes ...cluster.Node) error {
 	api := make(chan struct{})
 	close(api)
 	for _, n := range nodes {
-		if err := topology.Up(r.NodeTopology(n)); err != nil {
+		if err := plug(r.NodeTopology(n), r.NodeAddresses(n)); err != nil {
 			return err
 		}
 		if err := r.startNode(ctx, n, nil, api); err != nil {
@@ -152,7 +152,7 @@ func (r *rig) bootNew(ctx context.Context) error {
 		return err
 	}
 	r.Nodes = append(r.Nodes, n)
-	if err := topology.Up(r.NodeTopology(n)); err != nil {
+	if err := plug(r.NodeTopology(n), r.NodeAddresses(n)); err != nil {
 		return err
 	}
 	api := make(chan struct{})
@@ -231,16 +231,18 @@ func (r *rig) renumber(ctx context.Context, name string) error {
 	if r.OwnNetwork() {
 		return fmt.Errorf("nodes of flavour %s keep their pod CIDRs: the reference plugins are configured once", r.Flavour)
 	}
-	old, err := r.kubectl(ctx, "", "get", "node", name, "-o", "jsonpath={.spec.podCIDR}")
+	old, err := r.kubectl(ctx, "", "get", "node", name, "-o", "jsonpath={.spec.podCIDRs[*]}")
 	if err != nil {
 		return err
 	}
 	if _, err := r.kubectl(ctx, "", "delete", "node", name); err != nil {
 		return err
 	}
-	if cidr, err := netip.ParsePrefix(string(old)); err == nil {
-		if err := host.RemoveRoute(cluster.Namespace(cluster.Control), cidr); err != nil {
-			return err
+	for _, text := range strings.Fields(string(old)) {
+		if cidr, err := netip.ParsePrefix(text); err == nil {
+			if err := host.RemoveRoute(cluster.Namespace(cluster.Control), cidr); err != nil {
+				return err
+			}
 		}
 	}
 	if err := r.restartKubelet(ctx, n); err != nil {

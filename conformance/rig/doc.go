@@ -5,14 +5,17 @@
 //	client ──────────────── router ─────────────┬──────────┬──────────┬──────────┬──────────┐
 //	.10                   .1      .1          node1      node2      node3     control   the machine itself
 //	                                          .101       .102       .103    .100, .99   .126, hc-host
-//	zones:                                      a          b          a
+//	zones:                                      a          b          a (node4: b, node5 and node6: c)
 //	VIPs: .10 to .59        pods: 10.244.0.0/16        Services: 10.96.0.0/16, DNS 10.96.0.10
+//
+// With DUAL=1 all have addresses of IPv6, too: 2001:db8:113::/64 on the LAN (node1 is ::101, the router ::1), fd00:10:244::/56 for
+// pods, fd00:10:96::/112 for Services; VIPs stay IPv4.
 //
 // It comes in three flavours: "hythe", where Hythe is all of the network; "peer", the reference CNI plugins and kube-proxy
 // without Hythe; and "guest", these with Hythe as gateway and load balancer. The peer tells the faults of the machine from
 // those of Hythe.
 //
-//	make cluster NODES=3                       FLAVOUR=peer, BARE=1 for nodes without network, APISERVERS=2
+//	make cluster NODES=3                       FLAVOUR=peer, BARE=1 for nodes without network, APISERVERS=2, DUAL=1
 //	bin/kubectl get pods -A                    bin/helm
 //	bin/rig exec client -- curl http://203.0.113.10/
 //	bin/rig exec node1 -- nft list ruleset     what the node sees: its /run, /etc, processes

@@ -36,6 +36,7 @@ func (r *rig) images() ([]string, error) {
 		{"pause", image.Pause(r.Binaries, cluster.PauseImage)},
 		{"coredns", image.CoreDNS(r.Binaries, cluster.CoreDNSImage)},
 		{"agnhost", agnhost},
+		{"regression-issue-74839", image.Boom(r.Binaries, cluster.BoomImage)},
 	} {
 		file, err := image.Cached(dir, i.name, i.img)
 		if err != nil {

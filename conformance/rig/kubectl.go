@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"time"
@@ -79,7 +80,7 @@ func isTrue(conditions []condition, kind string) bool {
 type nodeList struct {
 	Items []struct {
 		Metadata struct{ Name string }
-		Spec     struct{ PodCIDR string }
+		Spec     struct{ PodCIDRs []netip.Prefix }
 		Status   struct {
 			Conditions []condition
 			NodeInfo   struct{ BootID string }

@@ -74,6 +74,7 @@ func upCommand(o *options) *cobra.Command {
 		flavour string
 		bare    bool
 		servers int
+		dual    bool
 	)
 	cmd := &cobra.Command{
 		Use: "up", Short: "Start the cluster and install Hythe", Args: cobra.NoArgs,
@@ -90,7 +91,7 @@ func upCommand(o *options) *cobra.Command {
 			if servers < 1 || servers > 2 {
 				return fmt.Errorf("%d API servers: want 1 or 2", servers)
 			}
-			c.TwoAPIServers = servers == 2
+			c.TwoAPIServers, c.DualStack = servers == 2, dual
 			r, err := o.open(c, cmd.OutOrStdout())
 			if err != nil {
 				return err
@@ -104,6 +105,7 @@ func upCommand(o *options) *cobra.Command {
 	cmd.Flags().IntVar(&nodes, "nodes", 3, "how many nodes")
 	cmd.Flags().StringVar(&flavour, "flavour", cluster.Hythe, "hythe: Hythe alone; peer: reference plugins and kube-proxy; guest: Hythe as gateway and load balancer beside these")
 	cmd.Flags().IntVar(&servers, "apiservers", 1, "how many API servers: of two, all but Hythe use the second")
+	cmd.Flags().BoolVar(&dual, "dual", false, "nodes, pods and Services of both families")
 	cmd.Flags().BoolVar(&bare, "bare", false, "do not install Hythe")
 	return cmd
 }

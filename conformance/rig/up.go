@@ -31,7 +31,7 @@ func (r *rig) up(ctx context.Context, bare bool) error {
 		return err
 	}
 	if there && r.standing(old) {
-		if old.Flavour != r.Flavour || len(old.Nodes) != len(r.Nodes) || old.TwoAPIServers != r.TwoAPIServers {
+		if old.Flavour != r.Flavour || len(old.Nodes) != len(r.Nodes) || old.TwoAPIServers != r.TwoAPIServers || old.DualStack != r.DualStack {
 			return fmt.Errorf("a cluster of flavour %s with %d nodes and %d API servers runs: make cluster-down first", old.Flavour, len(old.Nodes), len(old.APIServers()))
 		}
 		r.say("the cluster is there already")
@@ -101,11 +101,11 @@ func (r *rig) make(ctx context.Context) error {
 	if err := r.writeFiles(); err != nil {
 		return err
 	}
-	if err := topology.Up(r.Topology()); err != nil {
+	if err := plug(r.Topology(), r.Addresses()); err != nil {
 		return err
 	}
 	for _, n := range r.Nodes {
-		if err := topology.Up(r.NodeTopology(n)); err != nil {
+		if err := plug(r.NodeTopology(n), r.NodeAddresses(n)); err != nil {
 			return err
 		}
 	}
@@ -138,6 +138,25 @@ func (r *rig) make(ctx context.Context) error {
 		return err
 	}
 	return r.save()
+}
+
+// plug makes machines and cables, and adds the addresses of the second family.
+func plug(plan topology.Plan, addresses []cluster.Address) error {
+	if err := topology.Up(plan); err != nil {
+		return err
+	}
+	for _, a := range addresses {
+		if err := host.AddAddress(a.Namespace, a.Interface, a.Address); err != nil {
+			return err
+		}
+		if !a.Gateway.IsValid() {
+			continue
+		}
+		if err := host.SetRoute(a.Namespace, netip.PrefixFrom(netip.IPv6Unspecified(), 0), a.Gateway); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeFiles writes keys, configurations, and the rig's own program, from which nodes are started.
@@ -332,15 +351,15 @@ func (r *rig) importImages(ctx context.Context, node *host.Node, images []string
 func (r *rig) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	cidrs := map[string]netip.Prefix{}
+	cidrs := map[string][]netip.Prefix{}
 	err := r.wait(ctx, fmt.Sprintf("%d nodes are registered", len(r.Nodes)), func() (string, error) {
 		var list nodeList
 		if err := r.get(ctx, &list, "nodes"); err != nil {
 			return "", err
 		}
 		for _, n := range list.Items {
-			if cidr, err := netip.ParsePrefix(n.Spec.PodCIDR); err == nil {
-				cidrs[n.Metadata.Name] = cidr
+			if len(n.Spec.PodCIDRs) > 0 {
+				cidrs[n.Metadata.Name] = n.Spec.PodCIDRs
 			}
 		}
 		if len(cidrs) < len(r.Nodes) {

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,6 +21,14 @@ import (
 // power. When it fails, the old file is as it was and nothing is left beside it.
 func Write(path string, data []byte, mode fs.FileMode) error {
 	return write(path, data, mode, true)
+}
+
+// WriteBy is Write of what fill writes, for content that would take much memory.
+func WriteBy(path string, mode fs.FileMode, fill func(io.Writer) error) error {
+	if err := replaceBy(path, mode, true, fill); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }
 
 // WriteUnsynced is Write without waiting for the disk: a loss of power may bring back the old content, or leave the
@@ -71,12 +80,18 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) error {
 }
 
 func replace(path string, data []byte, mode fs.FileMode, sync bool) error {
+	return replaceBy(path, mode, sync, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+func replaceBy(path string, mode fs.FileMode, sync bool, fill func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), prefix(path)+"*")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode))
+	err = errors.Join(fill(f), f.Chmod(mode))
 	if sync {
 		err = errors.Join(err, f.Sync())
 	}

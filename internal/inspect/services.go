@@ -116,13 +116,19 @@ func frontend(f proxy.Frontend, want proxy.Backends, read map[proxy.Frontend]pro
 	case read == nil:
 		a.Differs = "the table inet hythe is not there"
 		return a
-	case f.NodePort() || len(want.Inside)+len(want.Outside) > 0: // others without endpoints are refused by their address
+	case f.NodePort() || !want.Empty(): // others without endpoints are refused by their address
 		a.Differs = "the kernel has no such frontend"
 		return a
 	}
 	a.Differs = endpointDifference("", have.Inside, want.Inside)
 	if have.Differ() || want.Differ() {
 		a.Differs = join(a.Differs, endpointDifference(" for outside", have.Outside, want.Outside))
+	}
+	if len(want.Outside)+len(want.Inside) == 0 {
+		want.Affinity = 0 // no chain says it
+	}
+	if len(want.Outside) < 2 && len(want.Inside) < 2 {
+		want.Choice = proxy.Random // there is none
 	}
 	if a.Differs == "" && !have.Equal(want) {
 		a.Differs = "source ranges or session affinity are other ones"

@@ -3,6 +3,7 @@ package inspect
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -39,13 +40,14 @@ func TestServicesTellDifferences(t *testing.T) {
 	two, one := endpoints("10.244.1.1:8080", "10.244.2.1:8080"), endpoints("10.244.1.1:8080")
 	type table map[proxy.Frontend]proxy.Backends
 	same := func(list []netip.AddrPort) proxy.Backends { return proxy.Backends{Inside: list, Outside: list} }
-	want := table{cluster: same(two), node: same(nil), vip: {Inside: two, Outside: one}}
+	// Without endpoints no rule says how long a client stays.
+	want := table{cluster: same(two), node: {Affinity: time.Hour}, vip: {Inside: two, Outside: one}}
 	for name, c := range map[string]struct {
 		read                table
 		cluster, node, vip  string
 		clusterRead, vipOut int
 	}{
-		"the same": {want, "", "", "", 2, 1},
+		"the same": {table{cluster: want[cluster], node: same(nil), vip: want[vip]}, "", "", "", 2, 1},
 		"no table": {nil, "the table inet hythe is not there", "the table inet hythe is not there", "the table inet hythe is not there", 0, 0},
 		"empty":    {table{}, "the kernel has no such frontend", "the kernel has no such frontend", "the kernel has no such frontend", 0, 0},
 		"an endpoint is missing": {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/rest"
@@ -22,7 +23,6 @@ import (
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/run"
 )
 
 // APIOptions say what is watched and what is kept on the node. Durations that are zero get a default.
@@ -40,7 +40,11 @@ type APIOptions struct {
 	// KeepReports lets a Report that is deleted count for a while longer: who wrote it looks for it and writes it again. Who
 	// takes all Reports away must not ask for it.
 	KeepReports bool
-	// Interval is the least time between two Snapshots (default 30 ms). The first change goes out at once.
+	// Proxied leaves out the EndpointSlices that are labelled service.kubernetes.io/headless: no Service proxy sends anything
+	// there, whatever their Service says (so does kube-proxy). An Ingress may.
+	Proxied bool
+	// Interval is the least time between two Snapshots (default 30 ms) when changes do not end. The first ones, up to burst, go
+	// out at once.
 	Interval time.Duration
 	// Ping is how long the connection may be silent before it is tested, and how long the test may take (5 s).
 	Ping time.Duration
@@ -63,6 +67,10 @@ type APIOptions struct {
 
 // silence is how long the API server may give no answer before that is logged.
 const silence = 5 * time.Second
+
+// burst is how many Snapshots go out without a rest between them: single changes are told of at once, and a change that takes a
+// few writes, too, since what follows from each of them costs what it changes.
+const burst = 8
 
 // relistAfter is how long the API server must have been away for all to be read anew, in place of what changed since: long
 // enough that its etcd may have been restored from a backup and gone on.
@@ -131,6 +139,9 @@ func (a *API) watch(kind string) error {
 		selector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS))
 	}
 	r := newReplica(kind, resource, selector, a.options.Status, a.options.Seed, a.notify)
+	if kind == "EndpointSlice" && a.options.Proxied {
+		r.labels = "!" + corev1.IsHeadlessService
+	}
 	r.bare = r.custom() && (a.options.Bare || kind == "GatewayConfig") // a gateway serves without it
 	r.keeps = kind == "AddressClaim" || kind == "Report" && a.options.KeepReports
 	a.replicas = append(a.replicas, r)
@@ -247,7 +258,7 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 	for _, r := range a.replicas {
 		group.Go(func() { r.reflect(klog.NewContext(ctx, logger), a.clients) })
 	}
-	saved := run.NewLatest[[]metav1.Object]()
+	saved := &shelf{}
 	if a.cache != nil {
 		group.Go(func() { a.save(ctx, saved) })
 	}
@@ -259,9 +270,9 @@ func (a *API) Run(ctx context.Context, handle func(*model.Snapshot)) error {
 }
 
 // loop hands out Snapshots.
-func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run.Latest[[]metav1.Object]) {
-	w, d := newWorld(), newDisruption()
-	first := true
+func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *shelf) {
+	w, d, history := newWorld(), newDisruption(), new(model.History)
+	first, pace := true, rate.NewLimiter(rate.Every(a.options.Interval), burst)
 	var said []model.Problem // with the last Snapshot
 	var early, due <-chan time.Time
 	if a.cache != nil {
@@ -285,6 +296,7 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run
 		}
 		if first {
 			early = nil
+			changes = append(changes, a.remember()...)
 			a.recall(d, changes)
 			a.cachedAt.Store(nil)
 		}
@@ -296,17 +308,30 @@ func (a *API) loop(ctx context.Context, handle func(*model.Snapshot), saved *run
 		if first {
 			a.log.Info("state received from the API server", "objects", len(changes))
 		}
-		first, said = false, problems
-		handle(withProblems(w.apply(changes), problems))
-		if a.cache != nil {
-			saved.Put(d.inUse(a.all()))
+		next := withProblems(w.apply(changes), problems)
+		handle(history.NoteServices(next, w.touched, changedServices(changes), first || !slices.Equal(problems, said) || slices.ContainsFunc(changes, ofOthers)))
+		if a.cache != nil && (first || len(changes) > 0) {
+			saved.put(changes)
 		}
-		select {
-		case <-ctx.Done():
+		first, said = false, problems
+		if pace.Wait(ctx) != nil {
 			return
-		case <-time.After(a.options.Interval):
 		}
 	}
+}
+
+// ofOthers says whether a change is of something else than Services and their endpoints.
+func ofOthers(c change) bool { return c.kind != "EndpointSlice" && c.kind != "Service" }
+
+// changedServices are the Services that are new, others or gone.
+func changedServices(changes []change) []model.Key {
+	var out []model.Key
+	for _, c := range changes {
+		if c.kind == "Service" {
+			out = append(out, c.key)
+		}
+	}
+	return out
 }
 
 func withProblems(s *model.Snapshot, more []model.Problem) *model.Snapshot {
@@ -333,19 +358,6 @@ func (a *API) changes() ([]change, bool) {
 		out = append(out, r.drain()...)
 	}
 	return out, true
-}
-
-// all lists all objects.
-func (a *API) all() []metav1.Object {
-	var out []metav1.Object
-	for _, r := range a.replicas {
-		r.mu.Lock()
-		for _, o := range r.objects {
-			out = append(out, o)
-		}
-		r.mu.Unlock()
-	}
-	return out
 }
 
 // confirm reads again what a list lacked, when it is time.
@@ -379,6 +391,27 @@ func (a *API) doubt(d *disruption, changes []change) ([]change, <-chan time.Time
 		return changes, time.After(next.Sub(now))
 	}
 	return changes, nil
+}
+
+// remember looks in the cache for kinds that a cluster need not have and the API server did not give at the start: it may have
+// only just begun, or a role is not of this version yet. What it said before counts until it says something.
+func (a *API) remember() []change {
+	if a.cache == nil {
+		return nil
+	}
+	var out []change
+	for _, r := range a.replicas {
+		if !r.refused() {
+			continue
+		}
+		objects, _, err := a.cache.loadKinds([]string{r.kind})
+		if err != nil {
+			return nil // there is no state of before
+		}
+		r.seed(objects)
+		out = append(out, r.drain()...)
+	}
+	return out
 }
 
 // recall looks in the cache for what was ready before most Nodes were Unknown, as a process that starts then finds them.
@@ -424,19 +457,20 @@ func (a *API) fromCache(d *disruption) *model.Snapshot {
 		r.seed(objects)
 	}
 	s := newWorld().apply(changes)
+	s.Recalled = true
 	s.Problems = model.SortProblems(append(s.Problems, a.cacheProblem(at)))
 	return s
 }
 
 // save writes the cache when there is something new, not too often, and at the end. While nothing is new it notes
 // that the state is still true. What could not be written is tried again: the older state must not be called true instead.
-func (a *API) save(ctx context.Context, saved *run.Latest[[]metav1.Object]) {
+func (a *API) save(ctx context.Context, saved *shelf) {
 	tick := time.NewTicker(a.options.CacheEvery)
 	defer tick.Stop()
 	var objects []metav1.Object
 	var unwritten bool
 	write := func() {
-		if fresh, ok := saved.Take(); ok {
+		if fresh, ok := saved.take(); ok {
 			objects, unwritten = fresh, true
 		}
 		var err error

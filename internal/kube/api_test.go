@@ -284,6 +284,7 @@ func TestAPIEqualsFiles(t *testing.T) {
 			t.Errorf("%d Secrets, want only the one of type kubernetes.io/tls", len(got.Secrets))
 		}
 	})
+	t.Run("headless slices", func(t *testing.T) { testHeadless(t, s, f) })
 	t.Run("changes", func(t *testing.T) { testChanges(t, s, f) })
 	t.Run("storm", func(t *testing.T) { testStorm(t, s, f) })
 }
@@ -307,13 +308,38 @@ addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [1
 	}
 	// A heartbeat of a Node and a label of a slice are no change.
 	n := len(f.snapshots())
-	s.Do(http.MethodPatch, "/api/v1/nodes/n1/status", []byte(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":"again","lastHeartbeatTime":"2026-02-01T00:00:00Z"}]}}`))
+	s.Do(http.MethodPatch, "/api/v1/nodes/n1/status", []byte(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":"again","lastHeartbeatTime":"2026-02-01T00:00:00Z","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`))
 	s.Do(http.MethodPatch, kubetest.Path("discovery.k8s.io/v1", "EndpointSlice", "shop", "web-1"), []byte(`{"metadata":{"labels":{"other":"value"}}}`))
 	s.Delete("discovery.k8s.io/v1", "EndpointSlice", "shop", "cart-1")
 	f.until("no endpoints of cart", func(s *model.Snapshot) bool { return s.Endpoints[cart] == nil })
 	if more := len(f.snapshots()) - n; more != 1 {
 		t.Errorf("%d Snapshots after one real change, want 1", more)
 	}
+}
+
+// testHeadless labels an EndpointSlice as headless: who serves Services knows it no more, who serves Ingresses does.
+func testHeadless(t *testing.T, s *kubetest.Server, f *follower) {
+	key := model.Key{Namespace: "shop", Name: "bare"}
+	has := func(want bool) func(*model.Snapshot) bool {
+		return func(s *model.Snapshot) bool { return s.Endpoints[key] != nil == want }
+	}
+	const slice = `{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: bare-1, namespace: shop, labels: {kubernetes.io/service-name: bare}},
+addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [10.244.1.8]}]}`
+	s.Apply(slice)
+	proxied := follow(t, s.Config(), APIOptions{Kinds: NodeKinds(), Proxied: true})
+	proxied.until("endpoints", has(true))
+	f.until("endpoints", has(true))
+	s.Do(http.MethodPatch, kubetest.Path("discovery.k8s.io/v1", "EndpointSlice", "shop", "bare-1"), []byte(`{"metadata":{"labels":{"service.kubernetes.io/headless":""}}}`))
+	proxied.until("no endpoints of a headless slice", has(false))
+	again := follow(t, s.Config(), APIOptions{Kinds: NodeKinds(), Proxied: true})
+	if got := again.until("anything", anySnapshot); !has(false)(got) {
+		t.Error("a headless slice is listed")
+	}
+	if !has(true)(f.until("anything", anySnapshot)) {
+		t.Error("a headless slice is not there for Ingresses")
+	}
+	s.Delete("discovery.k8s.io/v1", "EndpointSlice", "shop", "bare-1")
+	f.until("no endpoints", has(false))
 }
 
 // testStorm checks that many changes make few Snapshots, and that the last one holds all.
@@ -326,7 +352,7 @@ func testStorm(t *testing.T, s *kubetest.Server, f *follower) {
 	}
 	f.until("all Services", hasService(fmt.Sprintf("storm-%d", count-1)))
 	took := time.Since(start)
-	if most := int(took/f.api.options.Interval) + 2; len(f.snapshots())-n > most {
+	if most := int(took/f.api.options.Interval) + 2 + burst; len(f.snapshots())-n > most {
 		t.Errorf("%d Snapshots in %s, want at most %d", len(f.snapshots())-n, took, most)
 	}
 	got := f.until("anything", anySnapshot)
@@ -396,7 +422,8 @@ func TestAPILost(t *testing.T) {
 	}
 }
 
-// A gate lets the server end each watch after two seconds, and while it is shut nobody can go on with one.
+// A gate lets the server end each watch after two seconds. While it is shut all requests are refused, as by a server that
+// is away: then a reflector goes on with its watch later. After any other error it lists anew.
 type gate struct {
 	next http.RoundTripper
 	shut atomic.Bool
@@ -406,15 +433,15 @@ type gate struct {
 }
 
 func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
-	query := r.URL.Query()
-	if query.Get("watch") == "" {
-		return g.next.RoundTrip(r)
-	}
 	if g.shut.Load() {
 		g.mu.Lock()
 		g.refused[r.URL.Path] = true
 		g.mu.Unlock()
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
+	query := r.URL.Query()
+	if query.Get("watch") == "" {
+		return g.next.RoundTrip(r)
 	}
 	query.Set("timeoutSeconds", "2") // one that ends within a second counts as failed
 	r = r.Clone(r.Context())

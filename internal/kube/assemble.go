@@ -41,8 +41,9 @@ func assemble(layers ...[]document) *model.Snapshot {
 		GatewayConfigs: map[string]*v1alpha1.GatewayConfig{},
 		Claims:         map[string]*v1alpha1.AddressClaim{},
 		Reports:        map[string]*v1alpha1.Report{},
+		ServiceCIDRs:   map[string]*networkingv1.ServiceCIDR{},
 	}
-	slicesByName := map[model.Key]*discoveryv1.EndpointSlice{}
+	slicesByName := map[model.Key]*endpointSlice{}
 	times := timesOf(layers)
 	for _, layer := range layers {
 		files := map[string]string{} // by object
@@ -123,6 +124,8 @@ func kindOf(o metav1.Object) string {
 		return "Ingress"
 	case *networkingv1.IngressClass:
 		return "IngressClass"
+	case *networkingv1.ServiceCIDR:
+		return "ServiceCIDR"
 	case *corev1.Service:
 		return "Service"
 	case *corev1.Secret:
@@ -133,7 +136,7 @@ func kindOf(o metav1.Object) string {
 		return "Node"
 	case *corev1.Endpoints: //nolint:staticcheck // see decode.New
 		return "Endpoints"
-	case *discoveryv1.EndpointSlice:
+	case *discoveryv1.EndpointSlice, *endpointSlice:
 		return "EndpointSlice"
 	case *v1alpha1.AddressPool:
 		return "AddressPool"
@@ -147,12 +150,14 @@ func kindOf(o metav1.Object) string {
 	return "Object"
 }
 
-func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSlice, object metav1.Object) {
+func put(s *model.Snapshot, endpointSlices map[model.Key]*endpointSlice, object metav1.Object) {
 	switch o := object.(type) {
 	case *networkingv1.Ingress:
 		s.Ingresses[keyOf(o)] = o
 	case *networkingv1.IngressClass:
 		s.IngressClasses[o.Name] = o
+	case *networkingv1.ServiceCIDR:
+		s.ServiceCIDRs[o.Name] = o
 	case *corev1.Service:
 		s.Services[keyOf(o)] = o
 	case *corev1.Secret:
@@ -167,10 +172,10 @@ func put(s *model.Snapshot, endpointSlices map[model.Key]*discoveryv1.EndpointSl
 		for i, slice := range mirror(o) {
 			key := keyOf(o)
 			key.Name += fmt.Sprintf("/%d", i) // no EndpointSlice can have that name
-			endpointSlices[key] = slice
+			endpointSlices[key] = compactSlice(slice)
 		}
 	case *discoveryv1.EndpointSlice:
-		endpointSlices[keyOf(o)] = o
+		endpointSlices[keyOf(o)] = compactSlice(o)
 	case *v1alpha1.AddressPool:
 		s.Pools[o.Name] = o
 	case *v1alpha1.AddressClaim:
@@ -223,12 +228,11 @@ func convertNode(o *corev1.Node) (*model.Node, []model.Problem) {
 
 // mergeSlices joins the EndpointSlices of each Service. Slices without the label kubernetes.io/service-name
 // belong to no Service.
-func mergeSlices(all map[model.Key]*discoveryv1.EndpointSlice) map[model.Key]*model.ServiceEndpoints {
-	byService := map[model.Key][]*discoveryv1.EndpointSlice{}
+func mergeSlices(all map[model.Key]*endpointSlice) map[model.Key]*model.ServiceEndpoints {
+	byService := map[model.Key][]*endpointSlice{}
 	for _, key := range model.SortedKeys(all) {
-		slice := all[key]
-		if name := slice.Labels[discoveryv1.LabelServiceName]; name != "" {
-			service := model.Key{Namespace: slice.Namespace, Name: name}
+		if slice := all[key]; slice.service != "" {
+			service := model.Key{Namespace: slice.Namespace, Name: slice.service}
 			byService[service] = append(byService[service], slice)
 		}
 	}
@@ -239,7 +243,9 @@ func mergeSlices(all map[model.Key]*discoveryv1.EndpointSlice) map[model.Key]*mo
 	return merged
 }
 
-func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
+// merge joins the EndpointSlices of one Service. Of a port that only one of them has, the endpoints are those of the slice: most
+// Services have one slice with one port, and so their endpoints are in memory once.
+func merge(list []*endpointSlice) *model.ServiceEndpoints {
 	type portKey struct {
 		name     string
 		protocol corev1.Protocol
@@ -247,30 +253,17 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 	merged := &model.ServiceEndpoints{}
 	ports := map[portKey][]model.Endpoint{}
 	for _, slice := range list {
-		if slice.AddressType == discoveryv1.AddressTypeFQDN {
-			continue
-		}
-		merged.Unported = merged.Unported || len(slice.Ports) == 0 && len(slice.Endpoints) > 0
-		for _, p := range slice.Ports {
-			if p.Port == nil || *p.Port < 1 || *p.Port > 65535 {
-				continue // a nil port means all ports, which no Service uses
+		merged.Unported = merged.Unported || len(slice.ports) == 0 && len(slice.endpoints) > 0
+		for _, p := range slice.ports {
+			key, more := portKey{p.name, p.protocol}, slice.at(p)
+			if before := ports[key]; len(before) > 0 {
+				more = slices.Concat(before, more)
 			}
-			key := portKey{protocol: corev1.ProtocolTCP}
-			if p.Name != nil {
-				key.name = *p.Name
-			}
-			if p.Protocol != nil {
-				key.protocol = *p.Protocol
-			}
-			for _, e := range slice.Endpoints {
-				ports[key] = append(ports[key], convertEndpoint(e, uint16(*p.Port))...)
-			}
+			ports[key] = more
 		}
 	}
 	for key, endpoints := range ports {
-		slices.SortStableFunc(endpoints, model.Endpoint.Compare)
-		endpoints = slices.CompactFunc(endpoints, func(a, b model.Endpoint) bool { return a.AddrPort == b.AddrPort })
-		merged.Ports = append(merged.Ports, model.PortEndpoints{Name: key.name, Protocol: key.protocol, Endpoints: endpoints})
+		merged.Ports = append(merged.Ports, model.PortEndpoints{Name: key.name, Protocol: key.protocol, Endpoints: inOrder(endpoints)})
 	}
 	slices.SortFunc(merged.Ports, func(a, b model.PortEndpoints) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol))
@@ -278,15 +271,30 @@ func merge(list []*discoveryv1.EndpointSlice) *model.ServiceEndpoints {
 	return merged
 }
 
+// inOrder returns endpoints sorted, each address and port once, of which the first stays: a copy unless they are so already.
+func inOrder(endpoints []model.Endpoint) []model.Endpoint {
+	if len(endpoints) == 0 {
+		return nil
+	}
+	for i := 1; i < len(endpoints); i++ {
+		if endpoints[i-1].Compare(endpoints[i]) >= 0 {
+			endpoints = slices.Clone(endpoints)
+			slices.SortStableFunc(endpoints, model.Endpoint.Compare)
+			return slices.CompactFunc(endpoints, func(a, b model.Endpoint) bool { return a.AddrPort == b.AddrPort })
+		}
+	}
+	return endpoints
+}
+
 // convertEndpoint applies the defaults of discovery.k8s.io/v1: an unset ready means true, an unset serving means
 // ready, an unset terminating means false. Of several addresses only the first is used, as the API says.
-func convertEndpoint(e discoveryv1.Endpoint, port uint16) []model.Endpoint {
+func convertEndpoint(e *discoveryv1.Endpoint, port uint16, hints hintsOf) (model.Endpoint, bool) {
 	if len(e.Addresses) == 0 {
-		return nil
+		return model.Endpoint{}, false
 	}
 	addr, err := netip.ParseAddr(e.Addresses[0])
 	if err != nil {
-		return nil
+		return model.Endpoint{}, false
 	}
 	out := model.Endpoint{AddrPort: netip.AddrPortFrom(addr.Unmap(), port)}
 	out.Ready = e.Conditions.Ready == nil || *e.Conditions.Ready
@@ -296,12 +304,34 @@ func convertEndpoint(e discoveryv1.Endpoint, port uint16) []model.Endpoint {
 	}
 	out.Terminating = e.Conditions.Terminating != nil && *e.Conditions.Terminating
 	if e.NodeName != nil {
-		out.Node = strings.Clone(*e.NodeName)
+		out.Node = *e.NodeName
 	}
 	if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 		out.Pod = e.TargetRef.Name
 	}
-	return []model.Endpoint{out}
+	out.Hints = hints.of(e.Hints)
+	return out, true
+}
+
+// hintsOf are the hints of a Service's endpoints, of which many are alike: each is kept once.
+type hintsOf map[string]*model.Hints
+
+func (all hintsOf) of(h *discoveryv1.EndpointHints) *model.Hints {
+	if h == nil || len(h.ForZones)+len(h.ForNodes) == 0 {
+		return nil
+	}
+	out := &model.Hints{}
+	for _, z := range h.ForZones {
+		out.Zones = append(out.Zones, strings.Clone(z.Name))
+	}
+	for _, n := range h.ForNodes {
+		out.Nodes = append(out.Nodes, strings.Clone(n.Name))
+	}
+	key := strings.Join(out.Zones, ",") + " " + strings.Join(out.Nodes, ",")
+	if all[key] == nil {
+		all[key] = out
+	}
+	return all[key]
 }
 
 // mirror turns an Endpoints object into EndpointSlices, as the EndpointSliceMirroring controller does.

@@ -2,19 +2,23 @@ package kube
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"hythe.dev/hythe/internal/atomicfile"
+	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/kube/decode"
 	"hythe.dev/hythe/internal/model"
 )
@@ -26,7 +30,7 @@ type diskCache struct {
 	header cacheHeader
 }
 
-// A cacheHeader says what a cache file holds; one with another header is not used.
+// A cacheHeader says what a cache file holds.
 type cacheHeader struct {
 	Format  int      `json:"format"`
 	Server  string   `json:"server"`
@@ -64,17 +68,26 @@ func (c *diskCache) store(objects []metav1.Object, at time.Time) error {
 	})
 	header := c.header
 	header.Objects = len(objects)
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	err := encoder.Encode(header)
-	for _, o := range objects {
-		err = errors.Join(err, encoder.Encode(o))
-	}
+	// Not in memory first: of a big cluster it has a hundred megabytes.
+	err := atomicfile.WriteBy(c.path, 0o600, func(w io.Writer) error {
+		out := bufio.NewWriterSize(w, 1<<16)
+		encoder := json.NewEncoder(out)
+		err := encoder.Encode(header)
+		var line []byte
+		for _, o := range objects {
+			if s, ok := o.(*endpointSlice); ok {
+				var bad error
+				line, bad = appendSlice(line[:0], s)
+				_, failed := out.Write(append(line, '\n'))
+				err = errors.Join(err, bad, failed)
+				continue
+			}
+			err = errors.Join(err, encoder.Encode(o))
+		}
+		return errors.Join(err, out.Flush())
+	})
 	if err != nil {
 		return fmt.Errorf("write cache: %w", err)
-	}
-	if _, err := WriteFile(c.path, out.Bytes(), 0o600); err != nil {
-		return err
 	}
 	return c.touch(at)
 }
@@ -88,7 +101,10 @@ func (c *diskCache) touch(at time.Time) error {
 }
 
 // load reads the cache and when it was last true.
-func (c *diskCache) load() ([]metav1.Object, time.Time, error) {
+func (c *diskCache) load() ([]metav1.Object, time.Time, error) { return c.loadKinds(c.header.Kinds) }
+
+// loadKinds reads what the cache has of some kinds.
+func (c *diskCache) loadKinds(kinds []string) ([]metav1.Object, time.Time, error) {
 	f, err := os.Open(c.path)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read cache: %w", err)
@@ -103,24 +119,38 @@ func (c *diskCache) load() ([]metav1.Object, time.Time, error) {
 	if err := decoder.Decode(&header); err != nil {
 		return nil, time.Time{}, fmt.Errorf("read cache %s: %w", c.path, err)
 	}
-	want := c.header
-	want.Objects = header.Objects
-	if fmt.Sprint(header) != fmt.Sprint(want) {
-		return nil, time.Time{}, fmt.Errorf("read cache %s: it is of %s with %s, which are others now",
-			c.path, header.Server, strings.Join(header.Kinds, ", "))
+	if err := c.header.takes(header); err != nil {
+		return nil, time.Time{}, fmt.Errorf("read cache %s: %w", c.path, err)
 	}
 	objects := make([]metav1.Object, 0, header.Objects)
 	for range header.Objects {
-		object, err := decodeCached(decoder)
+		object, err := decodeCached(decoder, kinds)
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("read cache %s: %w", c.path, err)
 		}
-		objects = append(objects, object)
+		if object != nil {
+			objects = append(objects, object)
+		}
 	}
 	return objects, info.ModTime(), nil
 }
 
-func decodeCached(decoder *json.Decoder) (metav1.Object, error) {
+// takes says why a file with a header cannot be used, nil if it can. Another version of Hythe wrote it perhaps, with which a node
+// starts without an API server as well: a kind that a cluster need not have may be missing, and is not known then, and what is
+// there of others is passed over. Where another kind is missing, all that follows from it would be taken away.
+func (want cacheHeader) takes(has cacheHeader) error {
+	lacks := slices.ContainsFunc(want.Kinds, func(kind string) bool {
+		resource, _ := client.ResourceOf(kind)
+		return !resource.Optional && !slices.Contains(has.Kinds, kind)
+	})
+	if lacks || has.Format != want.Format || has.Server != want.Server {
+		return fmt.Errorf("it is in format %d, of %s with %s, which are others now", has.Format, has.Server, strings.Join(has.Kinds, ", "))
+	}
+	return nil
+}
+
+// decodeCached returns the next object, nil if it is of none of the kinds.
+func decodeCached(decoder *json.Decoder, kinds []string) (metav1.Object, error) {
 	var line json.RawMessage
 	if err := decoder.Decode(&line); err != nil {
 		return nil, err
@@ -129,6 +159,9 @@ func decodeCached(decoder *json.Decoder) (metav1.Object, error) {
 	if err := json.Unmarshal(line, &meta); err != nil {
 		return nil, err
 	}
+	if !slices.Contains(kinds, meta.Kind) {
+		return nil, nil
+	}
 	object, err := decode.New(meta.APIVersion, meta.Kind)
 	if err != nil {
 		return nil, err
@@ -136,5 +169,50 @@ func decodeCached(decoder *json.Decoder) (metav1.Object, error) {
 	if object == nil {
 		return nil, fmt.Errorf("%s %s is no kind of ours", meta.APIVersion, meta.Kind)
 	}
-	return object, json.Unmarshal(line, object)
+	if err := json.Unmarshal(line, object); err != nil {
+		return nil, err
+	}
+	return compact(object), nil
+}
+
+// A shelf is what the cache is written from: the objects in use. Those who change it and who writes it are two goroutines.
+type shelf struct {
+	mu      sync.Mutex
+	objects map[shelved]metav1.Object
+	fresh   bool // since the last take
+}
+
+// A shelved is a place on a shelf.
+type shelved struct {
+	kind string
+	key  model.Key
+}
+
+// put notes what changed.
+func (s *shelf) put(changes []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.objects == nil {
+		s.objects = make(map[shelved]metav1.Object, len(changes))
+	}
+	for _, c := range changes {
+		at := shelved{c.kind, c.key}
+		if c.object == nil {
+			delete(s.objects, at)
+		} else {
+			s.objects[at] = c.object
+		}
+	}
+	s.fresh = true
+}
+
+// take returns all objects if there was something to note since it was called last.
+func (s *shelf) take() ([]metav1.Object, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.fresh {
+		return nil, false
+	}
+	s.fresh = false
+	return slices.AppendSeq(make([]metav1.Object, 0, len(s.objects)), maps.Values(s.objects)), true
 }

@@ -1,12 +1,12 @@
 package kube
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/internal/model"
@@ -43,9 +43,9 @@ type disruption struct {
 	all    bool      // all Nodes are Unknown
 	lateTo time.Time // until then Nodes may be older than EndpointSlices
 
-	reported map[model.Key]*discoveryv1.EndpointSlice
-	used     map[model.Key]*discoveryv1.EndpointSlice // in place of the reported ones where they differ
-	lapses   map[model.Key]map[target]*lapse          // by EndpointSlice
+	reported map[model.Key]*endpointSlice
+	used     map[model.Key]*endpointSlice    // in place of the reported ones where they differ
+	lapses   map[model.Key]map[target]*lapse // by EndpointSlice
 }
 
 // A heartbeat is what is known of one Node's condition Ready.
@@ -58,7 +58,10 @@ type heartbeat struct {
 }
 
 // A target is an endpoint of an EndpointSlice: another pod, or the same at another address, is another one.
-type target struct{ address, node, pod string }
+type target struct {
+	address   netip.Addr
+	node, pod string
+}
 
 // A lapse is an endpoint that was ready and then not.
 type lapse struct {
@@ -69,8 +72,8 @@ type lapse struct {
 func newDisruption() *disruption {
 	return &disruption{
 		nodes:    map[string]*heartbeat{},
-		reported: map[model.Key]*discoveryv1.EndpointSlice{},
-		used:     map[model.Key]*discoveryv1.EndpointSlice{},
+		reported: map[model.Key]*endpointSlice{},
+		used:     map[model.Key]*endpointSlice{},
 		lapses:   map[model.Key]map[target]*lapse{},
 	}
 }
@@ -81,7 +84,7 @@ func (d *disruption) recall(objects []metav1.Object, now time.Time) {
 		switch o := o.(type) {
 		case *corev1.Node:
 			d.beat(o.Name, o, now)
-		case *discoveryv1.EndpointSlice:
+		case *endpointSlice:
 			d.reported[keyOf(o)] = o
 		}
 	}
@@ -102,7 +105,7 @@ func (d *disruption) apply(changes []change, now time.Time, late bool) []change 
 			node, _ := c.object.(*corev1.Node)
 			d.beat(c.key.Name, node, now)
 		case "EndpointSlice":
-			slice, _ := c.object.(*discoveryv1.EndpointSlice)
+			slice, _ := c.object.(*endpointSlice)
 			d.report(c.key, slice, now)
 			fresh[c.key] = true
 			if d.lapses[c.key] != nil {
@@ -198,7 +201,7 @@ func (d *disruption) judge(now time.Time) {
 }
 
 // report notes which endpoints of an EndpointSlice turned unready. What is gone, or is being deleted, is no lapse.
-func (d *disruption) report(key model.Key, slice *discoveryv1.EndpointSlice, now time.Time) {
+func (d *disruption) report(key model.Key, slice *endpointSlice, now time.Time) {
 	before := d.reported[key]
 	if slice == nil {
 		delete(d.reported, key)
@@ -206,24 +209,26 @@ func (d *disruption) report(key model.Key, slice *discoveryv1.EndpointSlice, now
 		return
 	}
 	d.reported[key] = slice
+	if d.lapses[key] == nil && !slices.ContainsFunc(slice.endpoints, func(e model.Endpoint) bool { return !e.Ready }) {
+		return // mostly
+	}
 	was := map[target]bool{}
 	if before != nil {
-		for i := range before.Endpoints {
-			was[targetOf(&before.Endpoints[i])] = isReady(&before.Endpoints[i])
+		for _, e := range before.endpoints {
+			was[targetOf(e)] = e.Ready
 		}
 	}
 	lapses := map[target]*lapse{}
-	for i := range slice.Endpoints {
-		e := &slice.Endpoints[i]
+	for _, e := range slice.endpoints {
 		t := targetOf(e)
 		l := d.lapses[key][t]
 		switch {
-		case t.node == "" || e.Conditions.Terminating != nil && *e.Conditions.Terminating:
-		case isReady(e) && l != nil:
+		case t.node == "" || e.Terminating:
+		case e.Ready && l != nil:
 			lapses[t] = &lapse{since: l.since, ended: true}
-		case !isReady(e) && l != nil:
+		case !e.Ready && l != nil:
 			lapses[t] = l
-		case !isReady(e) && was[t]:
+		case !e.Ready && was[t]:
 			lapses[t] = &lapse{since: now}
 		}
 	}
@@ -233,21 +238,7 @@ func (d *disruption) report(key model.Key, slice *discoveryv1.EndpointSlice, now
 	}
 }
 
-func targetOf(e *discoveryv1.Endpoint) target {
-	var t target
-	if len(e.Addresses) > 0 {
-		t.address = e.Addresses[0]
-	}
-	if e.NodeName != nil {
-		t.node = *e.NodeName
-	}
-	if e.TargetRef != nil {
-		t.pod = e.TargetRef.Name
-	}
-	return t
-}
-
-func isReady(e *discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }
+func targetOf(e model.Endpoint) target { return target{e.AddrPort.Addr(), e.Node, e.Pod} }
 
 // expire believes what was not doubted for a while.
 func (d *disruption) expire(now time.Time) {
@@ -274,10 +265,10 @@ func (d *disruption) use(key model.Key, now time.Time) {
 		return
 	}
 	slice := *d.reported[key]
-	slice.Endpoints = slices.Clone(slice.Endpoints)
-	for i := range slice.Endpoints {
-		if held[targetOf(&slice.Endpoints[i])] {
-			slice.Endpoints[i].Conditions = discoveryv1.EndpointConditions{} // all that is unset is fine
+	slice.endpoints = slices.Clone(slice.endpoints)
+	for i, e := range slice.endpoints {
+		if held[targetOf(e)] {
+			slice.endpoints[i].Ready, slice.endpoints[i].Serving, slice.endpoints[i].Terminating = true, true, false
 		}
 	}
 	d.used[key] = &slice
@@ -312,16 +303,6 @@ func (d *disruption) problems(server model.ObjectRef) []model.Problem {
 		}
 	}
 	return nil
-}
-
-// inUse returns objects with the EndpointSlices that are used in place of others.
-func (d *disruption) inUse(objects []metav1.Object) []metav1.Object {
-	for i, o := range objects {
-		if slice, ok := o.(*discoveryv1.EndpointSlice); ok && d.used[keyOf(slice)] != nil {
-			objects[i] = d.used[keyOf(slice)]
-		}
-	}
-	return objects
 }
 
 // mostUnknown says whether most of the Nodes among some changes are Unknown.

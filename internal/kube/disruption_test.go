@@ -363,7 +363,7 @@ func TestDisruptionLate(t *testing.T) {
 
 func slicesChange(pods string) change {
 	s := fakeSlice(pods)
-	return change{kind: "EndpointSlice", key: keyOf(s), object: s}
+	return change{kind: "EndpointSlice", key: keyOf(s), object: compact(s)}
 }
 
 func nodeChange(i int, status rune, since time.Time) change {

@@ -24,7 +24,6 @@ import (
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/kube/client"
 	"hythe.dev/hythe/internal/model"
-	"hythe.dev/hythe/internal/run"
 )
 
 // A fakeServer is an API server in memory, for faults that take long or are hard to make with a real one.
@@ -35,14 +34,19 @@ type fakeServer struct {
 	away  bool
 	// unserved is a resource that the server does not know.
 	unserved string
+	// forbidden is one that the server does not give.
+	forbidden string
+	// unwatched is one that it lists only.
+	unwatched string
 	// terminating is one of which objects can be created no more.
 	terminating string
 	watches     map[*io.PipeWriter]string
 	listed      map[string]int
+	questions   map[string]int // by resource
 }
 
 func newFakeServer() *fakeServer {
-	return &fakeServer{lists: map[string][]any{}, exact: map[string][]any{}, watches: map[*io.PipeWriter]string{}, listed: map[string]int{}}
+	return &fakeServer{lists: map[string][]any{}, exact: map[string][]any{}, watches: map[*io.PipeWriter]string{}, listed: map[string]int{}, questions: map[string]int{}}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -53,6 +57,7 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
 	resource := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	f.questions[resource]++
 	query := r.URL.Query()
 	answer := func(code int, body io.ReadCloser) (*http.Response, error) {
 		return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, Request: r}, nil
@@ -73,6 +78,10 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	if resource == f.unserved {
 		return answer(http.StatusNotFound, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
 			Status: metav1.StatusFailure, Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound}))
+	}
+	if resource == f.forbidden || resource == f.unwatched && query.Get("watch") != "" {
+		return answer(http.StatusForbidden, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+			Status: metav1.StatusFailure, Reason: metav1.StatusReasonForbidden, Code: http.StatusForbidden}))
 	}
 	if query.Get("sendInitialEvents") != "" {
 		return answer(http.StatusUnprocessableEntity, body(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
@@ -101,6 +110,13 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer(http.StatusOK, body(map[string]any{
 		"kind": kind, "apiVersion": version, "metadata": map[string]any{"resourceVersion": "1"}, "items": items,
 	}))
+}
+
+// asked is how often a resource was asked for.
+func (f *fakeServer) asked(resource string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.questions[resource]
 }
 
 func body(v any) io.ReadCloser {
@@ -411,14 +427,14 @@ func TestCacheTriedAgain(t *testing.T) {
 		dir := t.TempDir()
 		w := watchFake(t, newFakeServer(), APIOptions{Kinds: []string{"Service"}, CacheDir: dir})
 		w.stop()
-		saved := run.NewLatest[[]metav1.Object]()
+		saved := &shelf{}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer synctest.Wait()
 		defer cancel()
 		if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		saved.Put([]metav1.Object{})
+		saved.put(nil)
 		go w.save(ctx, saved)
 		time.Sleep(time.Minute)
 		if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
@@ -513,7 +529,7 @@ func TestStorm(t *testing.T) {
 		if s := w.last(interval); len(s.Services) != count {
 			t.Errorf("%d Services at the end", len(s.Services))
 		}
-		if more := w.count() - n; more > int(count*apart/interval)+2 {
+		if more := w.count() - n; more > int(count*apart/interval)+2+burst {
 			t.Errorf("%d Snapshots of %d changes in %s", more, count, count*apart)
 		}
 	})

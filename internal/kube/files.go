@@ -266,7 +266,9 @@ func (l *layer) readFile(name string, now time.Time, patience time.Duration) (ch
 		return l.waitFor(known, now)
 	}
 	d := l.document(name)
-	if after, _, err := stamp.Of(name); err != nil || after != is || !believed && lacks(d, known.document) {
+	// A file of the state folder that was replaced meanwhile is whole in any case, and looked at again: an older one in its
+	// place would tell the time of an object of before that has come anew.
+	if after, _, err := stamp.Of(name); !l.renamed && (err != nil || after != is) || !believed && lacks(d, known.document) {
 		return l.waitFor(known, now)
 	}
 	l.files[name] = replace(known, is, d)

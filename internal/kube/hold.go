@@ -85,7 +85,7 @@ func (r *replica) confirm(ctx context.Context, list lister) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
 	// No resourceVersion: the most recent state (API concepts, "Semantics for get and list").
-	found, err := list(ctx, metav1.ListOptions{FieldSelector: r.selector.String()})
+	found, err := list(ctx, metav1.ListOptions{FieldSelector: r.selector.String(), LabelSelector: r.labels})
 	if err != nil {
 		r.putOff()
 		return fmt.Errorf("read %s again: %w", r.resource.Name, err)

@@ -12,9 +12,11 @@ func GatewayKinds() []string {
 }
 
 // NodeKinds is what the agent of a node watches.
-func NodeKinds() []string { return []string{"Service", "EndpointSlice", "Node", "AddressClaim"} }
+func NodeKinds() []string {
+	return []string{"Service", "ServiceCIDR", "EndpointSlice", "Node", "AddressClaim"}
+}
 
 // AllKinds is what a Snapshot can hold.
 func AllKinds() []string {
-	return []string{"Ingress", "IngressClass", "Service", "EndpointSlice", "Secret", "ConfigMap", "Node", "AddressPool", "AddressClaim", "Report", "GatewayConfig"}
+	return []string{"Ingress", "IngressClass", "Service", "ServiceCIDR", "EndpointSlice", "Secret", "ConfigMap", "Node", "AddressPool", "AddressClaim", "Report", "GatewayConfig"}
 }

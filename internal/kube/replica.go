@@ -37,6 +37,7 @@ type replica struct {
 	kind     string
 	resource client.Resource
 	selector fields.Selector
+	labels   string // a label selector
 	status   bool
 	bare     bool   // see APIOptions
 	keeps    bool   // objects that are deleted, for a while: see deletions
@@ -122,14 +123,15 @@ func (r *replica) reflect(ctx context.Context, c *client.Clients) {
 	list, open, expected := r.source(c)
 	source := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.FieldSelector = r.selector.String()
+			options.FieldSelector, options.LabelSelector = r.selector.String(), r.labels
+			r.rest(ctx)
 			r.ask()
 			out, err := list(ctx, options)
 			r.answer(err)
 			return out, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.Watch, options.FieldSelector = true, r.selector.String()
+			options.Watch, options.FieldSelector, options.LabelSelector = true, r.selector.String(), r.labels
 			if err := r.mayContinue(ctx, list, options); err != nil {
 				return nil, err
 			}
@@ -196,7 +198,7 @@ func (r *replica) mayContinue(ctx context.Context, list lister, options metav1.L
 	}
 	r.ask()
 	_, err := list(ctx, metav1.ListOptions{
-		FieldSelector: options.FieldSelector, Limit: 1, ResourceVersion: options.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+		FieldSelector: options.FieldSelector, LabelSelector: options.LabelSelector, Limit: 1, ResourceVersion: options.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
 	})
 	r.answer(err)
 	if apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
@@ -236,11 +238,15 @@ func (r *replica) ask() {
 func (r *replica) answer(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.answered(err)
+	r.answered(err, false)
 }
 
-// answered is called with mu held.
-func (r *replica) answered(err error) {
+// answered notes the answer to a list, or to a watch. It is called with mu held.
+func (r *replica) answered(err error, watch bool) {
+	if err == nil && !watch && r.unknown && r.resource.Optional {
+		r.asked = time.Time{} // who may list it may not be allowed to watch it
+		return
+	}
 	if err != nil || r.failing.IsZero() {
 		r.err = err
 	}
@@ -265,19 +271,42 @@ func (r *replica) opened(err error) {
 	} else if r.failing.IsZero() {
 		r.failing = r.asked
 	}
-	r.answered(err)
+	r.answered(err, true)
 	if r.unknown {
 		r.failing = time.Time{}
 	}
 }
 
-// bear takes a kind that the API server does not serve for a complete one, of the objects that were there: none at a start.
+// unservedWait is how often a kind that the API server may not have is asked for while it has none.
+const unservedWait = time.Minute
+
+// rest waits before the next question for a kind that the API server may not have: all nodes ask, and mostly for ever.
+func (r *replica) rest(ctx context.Context) {
+	r.mu.Lock()
+	wait := time.Duration(0)
+	if r.unknown && r.resource.Optional {
+		wait = unservedWait + r.jitter(unservedWait)
+	}
+	r.mu.Unlock()
+	if wait == 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
+	}
+}
+
+// bear takes a kind that the API server does not serve for a complete one, of the objects that were there: none at a start, but
+// for those that API.remember finds.
 // (Who deletes a definition deletes its objects first: see deletions.) An API server that has only just started answers 503
 // until it knows all its kinds.
+// A kind that is not of every version of Kubernetes may be forbidden too, by the role of a version of Hythe before it: it is no
+// reason to leave a node without its network.
 // It is called with mu held.
 func (r *replica) bear(err error) bool {
 	was := r.unknown
-	r.unknown = r.bare && apierrors.IsNotFound(err)
+	r.unknown = r.bare && apierrors.IsNotFound(err) || r.resource.Optional && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err))
 	if r.unknown {
 		r.synced = true
 	}
@@ -292,7 +321,12 @@ func (r *replica) problems(server model.ObjectRef) []model.Problem {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := slices.Collect(maps.Values(r.invalid))
-	if r.unknown {
+	switch {
+	case r.unknown && apierrors.IsForbidden(r.err):
+		out = append(out, model.Problemf(server, ReasonForbidden, "no %s: give the role of this process the verbs list and watch on %s: %v",
+			r.kind, r.resource.GV.WithResource(r.resource.Name).GroupResource(), r.err))
+	case r.unknown && r.resource.Optional: // there are none
+	case r.unknown:
 		out = append(out, model.Problemf(server, ReasonKindNotServed, "the API server knows no %s.%s: the %d that were there stay in use, until the CustomResourceDefinitions of Hythe's chart are installed",
 			r.resource.Name, r.resource.GV.Group, len(r.objects)))
 	}
@@ -302,12 +336,22 @@ func (r *replica) problems(server model.ObjectRef) []model.Problem {
 	return out
 }
 
+// untold says whether the API server has not yet given a list of a kind that it may not have. It is called with mu held.
+func (r *replica) untold() bool { return r.unknown && r.resource.Optional && r.lists == 0 }
+
+// refused says whether there is nothing of a kind because the API server has not yet given it.
+func (r *replica) refused() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.untold() && len(r.objects) == 0
+}
+
 // seed gives the replica the objects of the cache before its first list, so that a list that lacks most of them is
 // doubted.
 func (r *replica) seed(objects []metav1.Object) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.synced {
+	if r.synced && !r.untold() {
 		return
 	}
 	for _, o := range objects {
@@ -349,9 +393,14 @@ func (r *replica) drain() []change {
 // Transformer implements cache.TransformingStore, so that a first list is trimmed while it arrives.
 func (r *replica) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) {
-		if o, ok := object.(metav1.Object); ok && !r.custom() {
-			trim(o, r.status)
+		o, ok := object.(metav1.Object)
+		if !ok || r.custom() {
+			return object, nil
 		}
+		_ = contain.Do(func() { // put tells of it
+			trim(o, r.status)
+			object = compact(o)
+		})
 		return object, nil
 	}
 }
@@ -449,7 +498,7 @@ func (r *replica) put(fresh metav1.Object) bool {
 	if !used(o) {
 		return r.remove(key) || was
 	}
-	if old := r.objects[key]; old != nil && reflect.DeepEqual(old, o) {
+	if old := r.objects[key]; old != nil && alike(old, o) {
 		return was
 	}
 	r.objects[key] = o
@@ -468,6 +517,9 @@ func (r *replica) read(fresh metav1.Object) (o metav1.Object, err error) {
 
 func (r *replica) typed(fresh metav1.Object) (metav1.Object, error) {
 	o := fresh
+	if s, ok := fresh.(*endpointSlice); ok { // by Transformer, or from the cache
+		return s, nil
+	}
 	if u, ok := fresh.(*unstructured.Unstructured); ok {
 		data, err := u.MarshalJSON() // numbers that are too large are errors, which a conversion by reflection would cut
 		if err != nil {
@@ -480,7 +532,15 @@ func (r *replica) typed(fresh metav1.Object) (metav1.Object, error) {
 		o = typed.(metav1.Object)
 	}
 	trim(o, r.status)
-	return o, nil
+	return compact(o), nil
+}
+
+// alike says whether two objects of a kind are the same.
+func alike(a, b metav1.Object) bool {
+	if s, ok := a.(*endpointSlice); ok {
+		return s.equal(b.(*endpointSlice))
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 func (r *replica) remove(key model.Key) bool {

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -35,6 +34,8 @@ func trim(object metav1.Object, status bool) {
 		}
 	case *networkingv1.IngressClass:
 		o.Labels, o.Annotations = nil, withoutLastApplied(o.Annotations)
+	case *networkingv1.ServiceCIDR:
+		o.Labels, o.Annotations, o.Status = nil, nil, networkingv1.ServiceCIDRStatus{}
 	case *corev1.Service:
 		o.Annotations = withoutLastApplied(o.Annotations)
 		o.Status.Conditions = nil
@@ -47,8 +48,6 @@ func trim(object metav1.Object, status bool) {
 		trimConfigMap(o)
 	case *corev1.Node:
 		trimNode(o, status)
-	case *discoveryv1.EndpointSlice:
-		trimSlice(o)
 	case *v1alpha1.AddressPool:
 		o.Labels, o.Annotations = nil, nil
 		if !status {
@@ -177,23 +176,6 @@ func trimNode(o *corev1.Node, status bool) {
 		}
 	}
 	o.Status = corev1.NodeStatus{Addresses: addresses, Conditions: conditions, NodeInfo: corev1.NodeSystemInfo{BootID: o.Status.NodeInfo.BootID}}
-}
-
-func trimSlice(o *discoveryv1.EndpointSlice) {
-	o.Annotations = nil
-	if service := o.Labels[discoveryv1.LabelServiceName]; service != "" {
-		o.Labels = map[string]string{discoveryv1.LabelServiceName: service}
-	} else {
-		o.Labels = nil
-	}
-	for i := range o.Endpoints {
-		e := &o.Endpoints[i]
-		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions, NodeName: e.NodeName}
-		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
-			kept.TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: e.TargetRef.Name}
-		}
-		*e = kept
-	}
 }
 
 // setType fills in what typed clients leave out and files have.

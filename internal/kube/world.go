@@ -3,9 +3,9 @@ package kube
 import (
 	"maps"
 	"reflect"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/internal/model"
@@ -23,15 +23,16 @@ type change struct {
 type world struct {
 	last *model.Snapshot
 
-	parts     map[model.Key]map[model.Key]*discoveryv1.EndpointSlice // EndpointSlices by Service
-	serviceOf map[model.Key]model.Key                                // by EndpointSlice
-	problems  map[string][]model.Problem                             // by Node
+	parts     map[model.Key]map[model.Key]*endpointSlice // EndpointSlices by Service
+	serviceOf map[model.Key]model.Key                    // by EndpointSlice
+	problems  map[string][]model.Problem                 // by Node
+	touched   []model.Key                                // Services whose endpoints the last apply made anew
 }
 
 func newWorld() *world {
 	return &world{
 		last:      assemble(),
-		parts:     map[model.Key]map[model.Key]*discoveryv1.EndpointSlice{},
+		parts:     map[model.Key]map[model.Key]*endpointSlice{},
 		serviceOf: map[model.Key]model.Key{},
 		problems:  map[string][]model.Problem{},
 	}
@@ -48,6 +49,7 @@ func (w *world) apply(changes []change) *model.Snapshot {
 	name := func(k model.Key) string { return k.Name }
 	edit(&next.Ingresses, byKind["Ingress"], whole)
 	edit(&next.IngressClasses, byKind["IngressClass"], name)
+	edit(&next.ServiceCIDRs, byKind["ServiceCIDR"], name)
 	edit(&next.Services, byKind["Service"], whole)
 	edit(&next.Secrets, byKind["Secret"], whole)
 	edit(&next.ConfigMaps, byKind["ConfigMap"], whole)
@@ -112,20 +114,20 @@ func (w *world) editEndpoints(next *model.Snapshot, changes []change) {
 		if c.object == nil {
 			continue
 		}
-		slice := c.object.(*discoveryv1.EndpointSlice)
-		name := slice.Labels[discoveryv1.LabelServiceName]
-		if name == "" {
+		slice := compact(c.object).(*endpointSlice)
+		if slice.service == "" {
 			continue
 		}
-		service := model.Key{Namespace: slice.Namespace, Name: name}
+		service := model.Key{Namespace: slice.Namespace, Name: slice.service}
 		touched[service] = true
 		w.serviceOf[c.key] = service
 		if w.parts[service] == nil {
-			w.parts[service] = map[model.Key]*discoveryv1.EndpointSlice{}
+			w.parts[service] = map[model.Key]*endpointSlice{}
 		}
 		w.parts[service][c.key] = slice
 	}
 	var fresh map[model.Key]*model.ServiceEndpoints
+	w.touched = slices.Collect(maps.Keys(touched))
 	for service := range touched {
 		merged := mergeSlices(w.parts[service])[service] // nil if there is none left
 		if reflect.DeepEqual(merged, next.Endpoints[service]) {

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hythe.dev/hythe/api/v1alpha1"
@@ -19,7 +20,9 @@ import (
 func randomObject(r *rand.Rand) metav1.Object {
 	name := func() string { return fmt.Sprintf("n%d", r.IntN(4)) }
 	var o metav1.Object
-	switch r.IntN(4) {
+	switch r.IntN(5) {
+	case 4:
+		o = &networkingv1.ServiceCIDR{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{[]string{"10.96.0.0/16", "fd10::/112"}[r.IntN(2)]}}}
 	case 0:
 		o = &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: fmt.Sprintf("10.96.0.%d", r.IntN(3))}}
 	case 1:
@@ -31,7 +34,8 @@ func randomObject(r *rand.Rand) metav1.Object {
 		port, portName := int32(1+r.IntN(3)), "p"
 		slice := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &portName, Port: &port}}}
 		for range r.IntN(4) {
-			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.0.0.%d", r.IntN(5))}})
+			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.0.0.%d", r.IntN(5))},
+				Hints: []*discoveryv1.EndpointHints{nil, {ForZones: []discoveryv1.ForZone{{Name: "a"}}}, {ForNodes: []discoveryv1.ForNode{{Name: "n1"}}}}[r.IntN(3)]})
 		}
 		if r.IntN(5) > 0 {
 			slice.Labels = map[string]string{discoveryv1.LabelServiceName: name()}

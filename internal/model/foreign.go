@@ -19,6 +19,9 @@ const ReasonForeignAddress = "ForeignAddress"
 // nodes and Services, however many addresses there are.
 func ForeignAddresses(s *Snapshot, addrs []netip.Addr) map[netip.Addr]string {
 	out := map[netip.Addr]string{}
+	if len(addrs) == 0 {
+		return out
+	}
 	note := func(p netip.Prefix, owner string) {
 		i, _ := slices.BinarySearchFunc(addrs, p.Addr(), netip.Addr.Compare)
 		for ; i < len(addrs) && p.Contains(addrs[i]); i++ {

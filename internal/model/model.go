@@ -37,9 +37,16 @@ type Snapshot struct {
 	Claims         map[string]*v1alpha1.AddressClaim // by v1alpha1.ClaimName
 	Reports        map[string]*v1alpha1.Report       // by "component-node"
 	GatewayConfigs map[string]*v1alpha1.GatewayConfig
+	// ServiceCIDRs are where ClusterIPs are taken from (networking.k8s.io/v1); there may be none that we know of.
+	ServiceCIDRs map[string]*networkingv1.ServiceCIDR
 
 	// Problems are objects that could not be read.
 	Problems []Problem
+	// Recalled is true of a state that an earlier process kept: what came after it is not in it.
+	Recalled bool
+
+	history *History // nil where nobody noted it
+	number  uint64   // in the history
 }
 
 // A Node is what Hythe needs of a Kubernetes Node.
@@ -98,6 +105,18 @@ type Endpoint struct {
 	Ready       bool
 	Serving     bool
 	Terminating bool
+	Hints       *Hints // nil: for everybody
+}
+
+// Hints say for whom an endpoint is best (EndpointHints of discovery.k8s.io/v1; KEP-2433, KEP-3015). Endpoints share them.
+type Hints struct {
+	Zones []string // values of the node label topology.kubernetes.io/zone
+	Nodes []string // names
+}
+
+// For says whether h names the zone, or the node.
+func (h *Hints) For(zone, node string) (sameZone, sameNode bool) {
+	return h != nil && slices.Contains(h.Zones, zone), h != nil && slices.Contains(h.Nodes, node)
 }
 
 // Compare orders endpoints by address and port.
@@ -137,6 +156,40 @@ func Usable(endpoints []Endpoint) []Endpoint {
 		return ready
 	}
 	return serving
+}
+
+// Near selects of usable endpoints those that are best for a node, if their hints can be followed: all ready ones have some
+// of a kind, and at least one of them names this node, or its zone. The node comes before the zone. Else it returns all of
+// them: hints that are not complete may be of a moment in which they change, and endpoints without any would get no traffic.
+// Those that terminate are the last ones there are, and are taken wherever they run.
+func Near(node *Node, usable []Endpoint) []Endpoint {
+	if node == nil || len(usable) == 0 || !usable[0].Ready {
+		return usable
+	}
+	zone := node.Labels[corev1.LabelTopologyZone]
+	allNodes, allZones := true, true
+	var onNode, inZone []Endpoint
+	for _, e := range usable {
+		allNodes = allNodes && e.Hints != nil && len(e.Hints.Nodes) > 0
+		allZones = allZones && e.Hints != nil && len(e.Hints.Zones) > 0
+		if !allNodes && !allZones {
+			return usable
+		}
+		sameZone, sameNode := e.Hints.For(zone, node.Name)
+		if sameNode {
+			onNode = append(onNode, e)
+		}
+		if sameZone {
+			inZone = append(inZone, e)
+		}
+	}
+	switch {
+	case allNodes && len(onNode) > 0:
+		return onNode
+	case allZones && len(inZone) > 0 && zone != "":
+		return inZone
+	}
+	return usable
 }
 
 // On selects the endpoints on the named node.

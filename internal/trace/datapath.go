@@ -47,6 +47,9 @@ func (b *builder) frontendHop(to netip.Addr, kind road.Target) bool {
 	}
 	what := fmt.Sprintf("%s %s %d", to, port.Protocol, number)
 	kernel, want := f.Got.Kernel, f.Got.Want
+	if src, _ := b.From(); !src.Addr.IsValid() && !src.Inside {
+		kernel.Chosen, kernel.Stays = netip.AddrPort{}, netip.AddrPort{} // those of an address that stands for all outside
+	}
 	h.Text = what + " " + frontendText(kernel)
 	same := kernel.Verdict == want.Verdict && slices.Equal(kernel.Endpoints, want.Endpoints)
 	if !same {
@@ -75,13 +78,26 @@ func (b *builder) frontendHop(to netip.Addr, kind road.Target) bool {
 func frontendText(f asked.Frontend) string {
 	switch {
 	case f.Verdict == readback.Forwarded:
-		return "─> " + joinAddrs(f.Endpoints)
+		return "─> " + joinAddrs(f.Endpoints) + choiceText(f)
 	case f.Why != "":
 		return "is " + f.Verdict + ": " + f.Why
 	case f.Verdict == readback.NotService:
 		return "is not a Service"
 	}
 	return "is " + f.Verdict
+}
+
+// choiceText says which endpoint the source comes to, as far as that is not chance.
+func choiceText(f asked.Frontend) string {
+	switch {
+	case f.Stays.IsValid():
+		return ", by session affinity to " + f.Stays.String()
+	case f.Chosen.IsValid():
+		return ", " + f.Choice + " to " + f.Chosen.String()
+	case f.Choice != "":
+		return ", " + f.Choice
+	}
+	return ""
 }
 
 func (b *builder) repair(node string) string {

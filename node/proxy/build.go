@@ -17,6 +17,28 @@ const proxyNameLabel = "service.kubernetes.io/service-proxy-name"
 
 // Build returns the datapath of the node named self. Problems are about what was left out.
 func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Problem) {
+	state, problems, _ := build(s, self, settings, nil)
+	return state, problems
+}
+
+// A site is what the frontends of each Service depend on beside the Service itself and its endpoints.
+type site struct {
+	self              string
+	node              *model.Node
+	settings          Settings
+	own               model.Own
+	vips, lent, outer map[model.Key][]netip.Addr
+}
+
+// add adds one Service, and to the books if they are not nil.
+func (t site) add(key model.Key, svc *corev1.Service, eps *model.ServiceEndpoints, into State, books *books) []model.Problem {
+	b := serviceBuilder{into: into, books: books, own: t.own, key: key, svc: svc, node: t.node, self: t.self,
+		external: t.outer[key], nodePortSources: t.settings.NodePortSourceRanges, resetAll: t.settings.ResetGone}
+	b.build(eps, t.vips[key], t.lent[key])
+	return b.problems
+}
+
+func build(s *model.Snapshot, self string, settings Settings, books *books) (State, []model.Problem, site) {
 	state := newState()
 	problems := state.addNodes(s.Nodes, self)
 	if settings.Overlay != "" {
@@ -26,20 +48,32 @@ func Build(s *model.Snapshot, self string, settings Settings) (State, []model.Pr
 	problems = append(append(problems, more...), withoutForeign(s, vips)...)
 	lent, more := lent(s, self, vips, settings.BalancerClasses)
 	problems = append(problems, more...)
-	own := model.OwnOf(s, settings.OwnPorts)
-	faults := state.addServices(byAge(s.Services), func(key model.Key, into State) []model.Problem {
-		b := serviceBuilder{into: into, own: own, key: key, svc: s.Services[key], node: s.Nodes[self], self: self}
-		b.build(s.Endpoints[key], vips[key], lent[key])
-		return b.problems
+	outer, more := external(s, self, settings, vips, lent)
+	problems = append(append(problems, more...), state.addRanges(s, self, settings)...)
+	t := site{self: self, node: s.Nodes[self], settings: settings, own: model.OwnOf(s, settings.OwnPorts), vips: vips, lent: lent, outer: outer}
+	faults := state.addServices(byAge(s.Services), books.clear, func(key model.Key, into State) []model.Problem {
+		return t.add(key, s.Services[key], s.Endpoints[key], into, books)
 	}, func(key model.Key, into State) {
-		b := serviceBuilder{into: into, key: key, svc: s.Services[key]}
+		b := serviceBuilder{into: into, books: books, key: key, svc: s.Services[key]}
 		for _, addr := range slices.Concat(b.parseClusterIPs(), vips[key]) {
-			into.Addresses[addr] = struct{}{}
+			b.put(ofAddresses, addr)
 		}
 	})
 	problems = append(problems, faults...)
 	problems = append(problems, state.addHostPorts(self, settings)...)
-	return state, model.SortProblems(problems)
+	return state, model.SortProblems(problems), t
+}
+
+// addRanges adds ServiceCIDRs, and where NodePorts are.
+func (s *State) addRanges(of *model.Snapshot, self string, settings Settings) []model.Problem {
+	ranges, problems := serviceRanges(of, settings.LocalAddresses)
+	for _, p := range ranges {
+		s.ServiceRanges[p] = struct{}{}
+	}
+	for _, p := range settings.NodePortsAt(of.Nodes[self]) {
+		s.NodePortRanges[p] = struct{}{}
+	}
+	return problems
 }
 
 // byAge returns the keys of Services, the oldest first, so that of two that claim one frontend it stays with the one
@@ -111,16 +145,21 @@ func BuildService(svc *corev1.Service, eps *model.ServiceEndpoints, vips []netip
 	return b.into, b.problems
 }
 
-// proxied says whether the datapath has anything to do for svc: neither for headless ones, nor for names in DNS, nor
-// for Services that name another proxy.
+// proxied says whether the datapath has anything to do for svc: neither for headless ones, also by label, nor for names in
+// DNS, nor for Services that name another proxy.
 func proxied(svc *corev1.Service) bool {
 	_, others := svc.Labels[proxyNameLabel]
-	return !others && svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
+	_, headless := svc.Labels[corev1.IsHeadlessService]
+	return !others && !headless && svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
 }
+
+// Serves says whether the datapath has anything to do for svc.
+func Serves(svc *corev1.Service) bool { return proxied(svc) }
 
 // A serviceBuilder adds one Service to a State.
 type serviceBuilder struct {
 	into     State
+	books    *books    // nil: nobody keeps them
 	own      model.Own // which endpoints are refused
 	key      model.Key
 	svc      *corev1.Service
@@ -128,9 +167,16 @@ type serviceBuilder struct {
 	self     string
 	problems []model.Problem
 
+	external        []netip.Addr // of spec.externalIPs
+	nodePortSources bool         // sources are for NodePorts too
+
 	clusterIPs, vips []netip.Addr
 	sources          []netip.Prefix // who may reach the VIPs, nil for everybody
 	stay             time.Duration  // of a client with its endpoint
+	by               Choice
+	reset            bool             // TCP connections to endpoints that are gone
+	resetAll         bool             // the setting of that
+	known            []model.Endpoint // of the port, ready or not
 }
 
 func (b *serviceBuilder) problemf(reason, format string, args ...any) {
@@ -141,6 +187,11 @@ func (b *serviceBuilder) problemf(reason, format string, args ...any) {
 // packets to them.
 func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.Addr) {
 	if !proxied(b.svc) {
+		if _, others := b.svc.Labels[proxyNameLabel]; others {
+			for _, addr := range model.ClusterIPs(b.svc) {
+				b.put(ofOthers, addr)
+			}
+		}
 		return
 	}
 	b.clusterIPs = b.parseClusterIPs()
@@ -148,7 +199,7 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.A
 		b.vips = vips
 	}
 	for _, addr := range slices.Concat(b.clusterIPs, b.vips) {
-		b.into.Addresses[addr] = struct{}{}
+		b.put(ofAddresses, addr)
 	}
 	for _, vip := range b.vips {
 		if b.node == nil {
@@ -156,11 +207,16 @@ func (b *serviceBuilder) build(eps *model.ServiceEndpoints, vips, lent []netip.A
 		}
 		if own := b.node.Address(vip.Is6()); own.IsValid() {
 			b.into.Pings[vip] = own
+			b.count(ofPings, vip)
 		}
+	}
+	for _, addr := range slices.Concat(lent, b.external) {
+		b.put(ofExternals, addr)
 	}
 	b.vips = slices.Concat(b.vips, lent)
 	b.sources = b.parseSources()
 	b.stay = b.affinity()
+	b.by, b.reset = b.choice(), b.resetsGone()
 	for i := range b.svc.Spec.Ports {
 		port := &b.svc.Spec.Ports[i]
 		b.addPort(port, eps.Port(port.Name, model.ProtocolOf(port)))
@@ -200,9 +256,10 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	}
 	eps, refused := b.own.Allowed(b.key, port, eps)
 	b.problems = append(b.problems, refused...)
-	all, local := model.Usable(eps), model.Usable(model.On(b.self, eps))
+	b.known = eps
+	all, local := b.chosen(eps)
 	for _, e := range local {
-		b.into.Hairpins[e.AddrPort.Addr().Unmap()] = struct{}{}
+		b.put(ofHairpins, e.AddrPort.Addr().Unmap())
 	}
 	internal, external := all, all
 	if p := b.svc.Spec.InternalTrafficPolicy; p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal {
@@ -213,13 +270,37 @@ func (b *serviceBuilder) addPort(port *corev1.ServicePort, eps []model.Endpoint)
 	}
 	for _, addr := range b.clusterIPs {
 		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, internal, internal, nil)
+		b.addElsewhere(Frontend{addr, protocol, uint16(port.Port)}, all)
 		if port.NodePort != 0 {
-			b.addFrontend(Frontend{unspecified(addr), protocol, uint16(port.NodePort)}, external, all, nil)
+			var sources []netip.Prefix
+			if b.nodePortSources {
+				sources = ofFamily(b.sources, addr)
+			}
+			b.addFrontend(Frontend{unspecified(addr), protocol, uint16(port.NodePort)}, external, all, sources)
 		}
+	}
+	for _, addr := range b.external {
+		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, external, all, nil)
 	}
 	for _, addr := range b.vips {
 		b.addFrontend(Frontend{addr, protocol, uint16(port.Port)}, external, all, ofFamily(b.sources, addr))
 	}
+}
+
+// chosen returns the endpoints that new connections go to, wherever they are and on this node. Each family is judged alone, as
+// by kube-proxy: what the one has is no help to a client of the other.
+func (b *serviceBuilder) chosen(eps []model.Endpoint) (all, local []model.Endpoint) {
+	one := func(eps []model.Endpoint) (all, local []model.Endpoint) {
+		return model.Near(b.node, model.Usable(eps)), model.Usable(model.On(b.self, eps))
+	}
+	is4 := func(e model.Endpoint) bool { return e.AddrPort.Addr().Unmap().Is4() }
+	if len(eps) == 0 || is4(eps[0]) == is4(eps[len(eps)-1]) { // they are sorted, IPv4 first
+		return one(eps)
+	}
+	six := slices.IndexFunc(eps, func(e model.Endpoint) bool { return !is4(e) })
+	all, local = one(eps[:six])
+	all6, local6 := one(eps[six:])
+	return slices.Concat(all, all6), slices.Concat(local, local6)
 }
 
 // affinity is how long a client stays with its endpoint, 0 for not at all. The API server fills in the timeout; a file
@@ -251,21 +332,38 @@ func unspecified(like netip.Addr) netip.Addr {
 // addFrontend adds f. One that an earlier Service has stays with that one.
 func (b *serviceBuilder) addFrontend(f Frontend, outside, inside []model.Endpoint, sources []netip.Prefix) {
 	if owner, taken := b.into.Owners[f]; taken {
+		if b.books != nil {
+			b.books.contested[f] = struct{}{}
+		}
 		b.problemf("FrontendConflict", "%s belongs to Service %s already. Give one of them another port or address.", f, owner)
 		return
 	}
 	b.into.Owners[f] = b.key
-	backends := Backends{Outside: addrPorts(outside, f.Addr), Sources: sources, Affinity: b.stay}
+	if b.books != nil {
+		b.books.owners[f] = b.key
+	}
+	backends := Backends{Outside: addrPorts(outside, f.Addr), Sources: sources, Affinity: b.stay, Choice: b.by, Reset: b.reset && f.Protocol == TCP}
 	backends.Inside = backends.Outside
 	if len(outside) != len(inside) || len(inside) > 0 && &outside[0] != &inside[0] {
 		backends.Inside = addrPorts(inside, f.Addr)
 	}
+	backends.Keep = b.keep(f, backends, b.known)
 	b.into.Frontends[f] = backends
+}
+
+// addElsewhere notes at a frontend without endpoints that other nodes have some: to a Local policy that is another thing than
+// a Service without any, as the API says (spec.internalTrafficPolicy).
+func (b *serviceBuilder) addElsewhere(f Frontend, all []model.Endpoint) {
+	backends := b.into.Frontends[f]
+	if b.into.Owners[f] == b.key && backends.Empty() && len(addrPorts(all, f.Addr)) > 0 {
+		backends.Elsewhere = true
+		b.into.Frontends[f] = backends
+	}
 }
 
 // addrPorts returns the addresses of eps that are of the family of like, sorted and each once.
 func addrPorts(eps []model.Endpoint, like netip.Addr) []netip.AddrPort {
-	var out []netip.AddrPort
+	out := make([]netip.AddrPort, 0, len(eps))
 	for _, e := range eps {
 		ap := netip.AddrPortFrom(e.AddrPort.Addr().Unmap(), e.AddrPort.Port())
 		if ap.IsValid() && ap.Port() != 0 && ap.Addr().Is4() == like.Is4() {
@@ -273,5 +371,8 @@ func addrPorts(eps []model.Endpoint, like netip.Addr) []netip.AddrPort {
 		}
 	}
 	slices.SortFunc(out, netip.AddrPort.Compare)
+	if len(out) == 0 {
+		return nil
+	}
 	return slices.Compact(out)
 }

@@ -41,10 +41,7 @@ func load(t *testing.T, yaml []byte) *model.Snapshot {
 func TestBuild(t *testing.T) {
 	golden.Archives(t, "testdata/*.txtar", func(t *testing.T, archive *golden.Archive) {
 		s := load(t, archive.Data("input.yaml"))
-		settings := proxy.DefaultSettings()
-		if class, ok := strings.CutPrefix(strings.TrimSpace(string(archive.Comment)), "--balancer-class "); ok {
-			settings.BalancerClasses = strings.Fields(class)
-		}
+		settings := flags(t, string(archive.Comment))
 		settings.HostPorts = hostPorts(t, archive)
 		settings.LocalAddresses = s.Nodes[self].Addresses
 		state, problems := proxy.Build(s, self, settings)
@@ -58,6 +55,35 @@ func TestBuild(t *testing.T) {
 		}
 		archive.Want(t, "want", got)
 	})
+}
+
+// flags reads the settings from those lines of a comment that begin with a flag of hythe node.
+func flags(t *testing.T, comment string) proxy.Settings {
+	settings := proxy.DefaultSettings()
+	for line := range strings.Lines(comment) {
+		words := strings.Fields(line)
+		if len(words) == 0 || !strings.HasPrefix(words[0], "--") {
+			continue
+		}
+		switch flag, values := words[0], words[1:]; flag {
+		case "--balancer-class":
+			settings.BalancerClasses = values
+		case "--reset-gone":
+			settings.ResetGone = true
+		case "--external-ips":
+			settings.ExternalIPs = true
+		case "--nodeport-source-ranges":
+			settings.NodePortSourceRanges = true
+		case "--nodeport-addresses":
+			var err error
+			if settings.NodePortRanges, settings.NodePortPrimary, err = proxy.ParseNodePortAddresses(values); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			t.Fatalf("unknown flag %s", flag)
+		}
+	}
+	return settings
 }
 
 // hostPorts reads lines such as "tcp 192.168.1.11:8080 10.244.1.2,fd00::2:80 default/web"; "*" is all addresses.

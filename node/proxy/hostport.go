@@ -44,7 +44,7 @@ func (s *State) addHostPort(p HostPort, settings Settings) string {
 	}
 	why := fmt.Sprintf("the pod has no address of the family of %s", p.Addr)
 	for _, pod := range p.Pods {
-		frontends, to := p.frontends(pod), netip.AddrPortFrom(pod, p.PodPort)
+		frontends, to := s.atEach(p.frontends(pod), settings.LocalAddresses), netip.AddrPortFrom(pod, p.PodPort)
 		if len(frontends) == 0 {
 			continue
 		}
@@ -52,7 +52,7 @@ func (s *State) addHostPort(p HostPort, settings Settings) string {
 			return why
 		}
 		for _, f := range frontends {
-			s.Frontends[f] = Backends{Outside: []netip.AddrPort{to}, Inside: []netip.AddrPort{to}}
+			s.Frontends[f] = Backends{Outside: []netip.AddrPort{to}, Inside: []netip.AddrPort{to}, Reset: settings.ResetGone && f.Protocol == TCP}
 			s.HostPorts[f] = p.Owner
 			s.Hairpins[pod] = struct{}{}
 		}
@@ -84,6 +84,28 @@ func (p HostPort) frontends(pod netip.Addr) []Frontend {
 		return []Frontend{at(ofNode4), at(loopback4)}
 	}
 	return []Frontend{at(ofNode6)}
+}
+
+// atEach names the addresses of this node, in the place of all of them, where NodePorts are at some only: host ports are at
+// each.
+func (s *State) atEach(frontends []Frontend, local []netip.Addr) []Frontend {
+	var out []Frontend
+	for _, f := range frontends {
+		everywhere := ofNode4
+		if f.Addr.Is6() {
+			everywhere = ofNode6
+		}
+		if _, all := s.NodePortRanges[netip.PrefixFrom(everywhere, 0)]; all || f.Addr != everywhere {
+			out = append(out, f)
+			continue
+		}
+		for _, a := range local {
+			if a.Is4() == f.Addr.Is4() && !a.IsLoopback() {
+				out = append(out, Frontend{a, f.Protocol, f.Port})
+			}
+		}
+	}
+	return out
 }
 
 // taken says who has the frontend already. A NodePort is at all addresses of this node but loopback: a host port at one of

@@ -4,13 +4,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
-// parseSources returns who may reach the Service's VIPs: nil is everybody. A range that cannot be read lets nobody in:
+// parseSources returns who may reach the Service's VIPs, and its NodePorts if that is set: nil is everybody. A range that cannot be read lets nobody in:
 // what was meant to be closed is not open.
 func (b *serviceBuilder) parseSources() []netip.Prefix {
 	texts := b.svc.Spec.LoadBalancerSourceRanges
-	if len(b.vips) == 0 || len(texts) == 0 {
+	if len(b.vips) == 0 && !b.nodePortSources || len(texts) == 0 || b.svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		return nil
 	}
 	ranges := make([]netip.Prefix, 0, len(texts))
@@ -27,12 +29,29 @@ func (b *serviceBuilder) parseSources() []netip.Prefix {
 	return merge(ranges)
 }
 
-// tellFamilies says which VIPs nobody can reach, since all ranges are of the other family.
+// tellFamilies says which VIPs and NodePorts nobody can reach, since all ranges are of the other family.
 func (b *serviceBuilder) tellFamilies(ranges []netip.Prefix) {
+	closed := func(addr netip.Addr) bool {
+		own := ofFamily(ranges, addr)
+		return len(ranges) > 0 && own != nil && len(own) == 0
+	}
 	for _, vip := range b.vips {
-		if own := ofFamily(ranges, vip); len(ranges) > 0 && own != nil && len(own) == 0 {
+		if closed(vip) {
 			b.problemf("NoSourceRange",
 				"spec.loadBalancerSourceRanges has no range of the family of %s, so nobody reaches that address. Add one; 0.0.0.0/0 or ::/0 is everybody.", vip)
+		}
+	}
+	if !b.nodePortSources || !slices.ContainsFunc(b.svc.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 }) {
+		return
+	}
+	for _, addr := range b.clusterIPs {
+		if closed(addr) {
+			family, everybody := "IPv4", "0.0.0.0/0"
+			if addr.Is6() {
+				family, everybody = "IPv6", "::/0"
+			}
+			b.problemf("NoSourceRange",
+				"spec.loadBalancerSourceRanges has no %s range, so nobody reaches its NodePorts over %s. Add one; %s is everybody.", family, family, everybody)
 		}
 	}
 }

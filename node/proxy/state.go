@@ -23,7 +23,17 @@ type Settings struct {
 	OwnPorts model.OwnPorts
 	// HostPorts are those of this node's pods, the oldest first: of two that claim one frontend the older one has it.
 	HostPorts []HostPort
-	// LocalAddresses are all addresses of this node: no host port may have another one.
+	// ExternalIPs serves spec.externalIPs. By default they are not: who may write a Service could take any address.
+	ExternalIPs bool
+	// NodePortSourceRanges applies spec.loadBalancerSourceRanges to the NodePorts of those Services too.
+	NodePortSourceRanges bool
+	// NodePortRanges are where the addresses of this node have to be for NodePorts, see ParseNodePortAddresses;
+	// NodePortPrimary adds the node's first InternalIP of each family. Without both it is all addresses.
+	NodePortRanges  []netip.Prefix
+	NodePortPrimary bool
+	// ResetGone resets TCP connections to endpoints that are gone, where a Service's annotation does not say otherwise.
+	ResetGone bool
+	// LocalAddresses are all addresses of this node: no host port may have another one, and no Service one of them.
 	LocalAddresses []netip.Addr
 }
 
@@ -92,24 +102,34 @@ type Backends struct {
 	Outside []netip.AddrPort
 	// Inside is for the cluster's pods and this node.
 	Inside []netip.AddrPort
+	// Elsewhere is set where both are empty, and other nodes have endpoints, which this frontend must not lead to
+	// (internalTrafficPolicy Local). All packets are then dropped.
+	Elsewhere bool
 	// Sources are the only addresses that may connect, pods included; sorted, none contains another. Nil is
 	// everybody, and empty is nobody.
 	Sources []netip.Prefix
 	// Affinity is how long a source stays with the endpoint of its last connection, in whole seconds; 0 is not at
 	// all.
 	Affinity time.Duration
+	// Choice is how a connection comes to one of the endpoints, where Affinity does not say it.
+	Choice Choice
+	// Keep are further endpoints, of the frontend's family and sorted: they get no new connections, and those that they
+	// have go on. The kernel's rules do not know them. See serviceBuilder.keep.
+	Keep []netip.AddrPort
+	// Reset says that TCP connections to endpoints that are gone are reset.
+	Reset bool
 }
 
-// Empty says that no source gets an endpoint: the frontend is refused.
-func (b Backends) Empty() bool { return len(b.Outside) == 0 && len(b.Inside) == 0 }
+// Empty says that no source gets an endpoint, and that there is none elsewhere: the frontend is refused.
+func (b Backends) Empty() bool { return len(b.Outside) == 0 && len(b.Inside) == 0 && !b.Elsewhere }
 
 // Differ says whether sources inside get other endpoints than those outside.
 func (b Backends) Differ() bool { return !slices.Equal(b.Outside, b.Inside) }
 
-// Equal says whether b and o do the same with every source.
+// Equal says whether b and o do the same with every new connection.
 func (b Backends) Equal(o Backends) bool {
 	return slices.Equal(b.Outside, o.Outside) && slices.Equal(b.Inside, o.Inside) &&
-		slices.Equal(b.Sources, o.Sources) && (b.Sources == nil) == (o.Sources == nil) && b.Affinity == o.Affinity
+		slices.Equal(b.Sources, o.Sources) && (b.Sources == nil) == (o.Sources == nil) && b.Affinity == o.Affinity && b.Choice == o.Choice && b.Elsewhere == o.Elsewhere
 }
 
 // A Set is a set of comparable things.
@@ -125,6 +145,16 @@ type State struct {
 	// Addresses are the Services' own addresses, ClusterIPs and VIPs. What goes to one and is no frontend, or one
 	// without endpoints, is refused, and never forwarded.
 	Addresses Set[netip.Addr]
+	// Externals are addresses that lead to Services without being their own: externalIPs, and those of other load
+	// balancers. Only what is said of their frontends is said of them.
+	Externals Set[netip.Addr]
+	// Others are ClusterIPs of Services that another proxy serves (service-proxy-name).
+	Others Set[netip.Addr]
+	// ServiceRanges are the ServiceCIDRs of the cluster; none contains another. What goes there, is translated by
+	// nobody and goes to none of Addresses and Others, is dropped.
+	ServiceRanges Set[netip.Prefix]
+	// NodePortRanges are where this node's addresses have to be for NodePorts; none contains another.
+	NodePortRanges Set[netip.Prefix]
 	// Pings maps each VIP to the address of this node that answers its ICMP echo requests.
 	Pings map[netip.Addr]netip.Addr
 	// PodRanges are the pod CIDRs of the cluster; none contains another. Between them nothing is masqueraded.
@@ -142,9 +172,14 @@ func newState() State {
 		Owners:    map[Frontend]model.Key{},
 		HostPorts: map[Frontend]model.Key{},
 		Addresses: Set[netip.Addr]{},
+		Externals: Set[netip.Addr]{},
+		Others:    Set[netip.Addr]{},
 		Pings:     map[netip.Addr]netip.Addr{},
 		PodRanges: Set[netip.Prefix]{},
 		Hairpins:  Set[netip.Addr]{},
 		Overlays:  Set[string]{},
+
+		ServiceRanges:  Set[netip.Prefix]{},
+		NodePortRanges: Set[netip.Prefix]{},
 	}
 }

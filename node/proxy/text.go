@@ -35,9 +35,20 @@ func (s State) WriteText(w io.Writer) {
 		if b.Affinity > 0 {
 			fmt.Fprintf(w, " sticky for %v", b.Affinity)
 		}
+		if b.Choice != Random {
+			fmt.Fprint(w, " ", b.Choice)
+		}
+		if b.Reset {
+			fmt.Fprint(w, " reset when gone")
+		}
+		if len(b.Keep) > 0 {
+			fmt.Fprintf(w, " keeping %s", join(b.Keep))
+		}
 		switch {
 		case b.Empty():
 			fmt.Fprintln(w, " refused")
+		case b.Elsewhere:
+			fmt.Fprintln(w, " dropped")
 		case !b.Differ():
 			fmt.Fprintf(w, " -> %s\n", join(b.Outside))
 		case len(b.Outside) == 0:
@@ -48,6 +59,22 @@ func (s State) WriteText(w io.Writer) {
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(s.Addresses), netip.Addr.Compare) {
 		fmt.Fprintf(w, "address %s\n", a)
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(s.Externals), netip.Addr.Compare) {
+		fmt.Fprintf(w, "external address %s\n", a)
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(s.Others), netip.Addr.Compare) {
+		fmt.Fprintf(w, "address of another proxy %s\n", a)
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(s.ServiceRanges), comparePrefixes) {
+		fmt.Fprintf(w, "service range %s\n", p)
+	}
+	if ranges := slices.SortedFunc(maps.Keys(s.NodePortRanges), comparePrefixes); !slices.Equal(ranges, everywhere()) {
+		texts := []string{"no address"}
+		for i, p := range ranges {
+			texts = append(texts[:i], p.String())
+		}
+		fmt.Fprintf(w, "nodeports at %s\n", strings.Join(texts, ", "))
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(s.Pings), netip.Addr.Compare) {
 		fmt.Fprintf(w, "ping %s answered by %s\n", a, s.Pings[a])

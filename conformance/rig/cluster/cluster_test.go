@@ -23,11 +23,14 @@ func TestFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.TwoAPIServers = servers == 2
+		c.TwoAPIServers, c.DualStack = servers == 2, strings.Contains(string(a.Data("cluster")), "dual stack")
 		a.Want(t, "daemons", daemonText(c))
 		a.Want(t, "topology", topologyText(c))
-		cidrs := map[string]netip.Prefix{
-			"node1": netip.MustParsePrefix("10.244.2.0/24"), "node2": netip.MustParsePrefix("10.244.0.0/24"), // as it happens
+		cidrs := map[string][]netip.Prefix{
+			"node1": {netip.MustParsePrefix("10.244.2.0/24")}, "node2": {netip.MustParsePrefix("10.244.0.0/24")}, // as it happens
+		}
+		if c.DualStack {
+			cidrs["node1"] = append(cidrs["node1"], netip.MustParsePrefix("fd00:10:244:2::/64"))
 		}
 		var routes strings.Builder
 		for _, r := range c.Routes(cidrs) {
@@ -68,11 +71,14 @@ func topologyText(c Cluster) string {
 		fmt.Fprintf(&out, "cable %s/%s %s - %s/%s %s\n", cable.A.Namespace, cable.A.Interface, cable.A.Address,
 			cable.B.Namespace, cable.B.Interface, cable.B.Address)
 	}
+	for _, a := range append(c.Addresses(), c.NodeAddresses(c.Nodes[0])...) {
+		fmt.Fprintf(&out, "address %s/%s %s via %s\n", a.Namespace, a.Interface, a.Address, a.Gateway)
+	}
 	return out.String()
 }
 
 func TestBridgeConfigIsJSON(t *testing.T) {
-	if err := json.Unmarshal([]byte(BridgeConfig(podCIDR)), new(any)); err != nil {
+	if err := json.Unmarshal([]byte(BridgeConfig([]netip.Prefix{podCIDR, podCIDR6})), new(any)); err != nil {
 		t.Error(err)
 	}
 }
@@ -127,8 +133,8 @@ func TestZones(t *testing.T) {
 	for _, n := range c.Nodes {
 		zones += n.Zone()
 	}
-	if zones != "ababab" {
-		t.Errorf("zones %s, want ababab", zones)
+	if zones != "ababcc" {
+		t.Errorf("zones %s, want ababcc", zones)
 	}
 }
 

@@ -69,7 +69,7 @@ func (c Cluster) apiServer(name string, api netip.AddrPort) Daemon {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + c.key("service-accounts"), "--service-account-signing-key-file=" + c.key("service-accounts"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-		"--service-cluster-ip-range=" + serviceCIDR.String(),
+		"--service-cluster-ip-range=" + c.ranges(serviceCIDR, serviceCIDR6),
 		"--enable-aggregator-routing=true", // no Service proxy runs here
 		"--shutdown-delay-duration=0s", "--shutdown-watch-termination-grace-period=2s", "--profiling=false",
 	}}
@@ -82,7 +82,7 @@ func (c Cluster) controllerManager() Daemon {
 		"--use-service-account-credentials=true", "--service-account-private-key-file=" + c.key("service-accounts"),
 		"--root-ca-file=" + c.cert("ca"),
 		"--cluster-signing-cert-file=" + c.cert("ca"), "--cluster-signing-key-file=" + c.key("ca"),
-		"--allocate-node-cidrs=true", "--cluster-cidr=" + podCIDR.String(), "--service-cluster-ip-range=" + serviceCIDR.String(),
+		"--allocate-node-cidrs=true", "--cluster-cidr=" + c.ranges(podCIDR, podCIDR6), "--service-cluster-ip-range=" + c.ranges(serviceCIDR, serviceCIDR6),
 		"--configure-cloud-routes=false",
 	}}
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // NodeDaemons lists the daemons of a node, in the order in which they are started.
@@ -11,14 +12,14 @@ func (c Cluster) NodeDaemons(n Node) []Daemon {
 		{Machine: n.Name, Name: Containerd, Args: []string{"containerd", "--config=" + c.Path("config", "containerd.toml"), "--log-level=warn"}},
 		{Machine: n.Name, Name: Kubelet, Args: []string{
 			c.Binary(Kubelet), "--config=" + c.Path("config", "kubelet-"+n.Name+".yaml"), "--kubeconfig=" + c.config("kubelet-"+n.Name),
-			"--hostname-override=" + n.Name, "--node-ip=" + n.Address.String(),
+			"--hostname-override=" + n.Name, "--node-ip=" + joined(c.addresses(n)),
 			"--node-labels=topology.kubernetes.io/zone=" + n.Zone(),
 		}},
 	}
 	if c.OwnNetwork() {
 		out = append(out, Daemon{Machine: n.Name, Name: KubeProxy, Args: []string{
 			c.Binary(KubeProxy), "--kubeconfig=" + c.config("kube-proxy"), "--hostname-override=" + n.Name,
-			"--proxy-mode=nftables", "--cluster-cidr=" + podCIDR.String(),
+			"--proxy-mode=nftables", "--cluster-cidr=" + c.ranges(podCIDR, podCIDR6),
 			// What concerns the whole machine is refused in a namespace.
 			"--conntrack-max-per-core=0", "--conntrack-min=0",
 			"--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
@@ -107,7 +108,12 @@ imageGCHighThresholdPercent: 100
 
 // BridgeConfig is the configuration of the reference plugins on a node, of the version that containerd 1.6 knows. Pods
 // keep their addresses on the way out, as router and client have routes to them.
-func BridgeConfig(podCIDR netip.Prefix) string {
+func BridgeConfig(podCIDRs []netip.Prefix) string {
+	var ranges, routes []string
+	for _, p := range podCIDRs {
+		ranges = append(ranges, fmt.Sprintf("[{\"subnet\": %q}]", p))
+		routes = append(routes, fmt.Sprintf("{\"dst\": %q}", netip.PrefixFrom(p.Addr().Next(), 0).Masked()))
+	}
 	return fmt.Sprintf(`{
   "cniVersion": "1.0.0",
   "name": "bridge",
@@ -119,12 +125,12 @@ func BridgeConfig(podCIDR netip.Prefix) string {
       "hairpinMode": true,
       "ipam": {
         "type": "host-local",
-        "ranges": [[{"subnet": %q}]],
-        "routes": [{"dst": "0.0.0.0/0"}]
+        "ranges": [%s],
+        "routes": [%s]
       }
     },
     {"type": "portmap", "capabilities": {"portMappings": true}}
   ]
 }
-`, podCIDR.String())
+`, strings.Join(ranges, ", "), strings.Join(routes, ", "))
 }

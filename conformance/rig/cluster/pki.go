@@ -39,7 +39,7 @@ func (c Cluster) Certificates() []Certificate {
 func (c Cluster) NodeCertificate(n Node) Certificate {
 	return Certificate{
 		Name: "kubelet-" + n.Name, User: "system:node:" + n.Name, Groups: []string{"system:nodes"},
-		Addresses: []netip.Addr{n.Address}, Hosts: []string{n.Name}, Kubeconfig: true,
+		Addresses: c.addresses(n), Hosts: []string{n.Name}, Kubeconfig: true,
 	}
 }
 

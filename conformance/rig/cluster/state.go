@@ -86,7 +86,9 @@ type Cluster struct {
 	Flavour       string
 	// TwoAPIServers asks for a second API server, which kubelets and the rest of the control plane use.
 	TwoAPIServers bool
-	Nodes         []Node
+	// DualStack gives nodes, pods and Services addresses of both families. The LAN's addresses for Hythe's VIPs stay IPv4.
+	DualStack bool
+	Nodes     []Node
 }
 
 // A Node is one node.
@@ -136,8 +138,13 @@ func number(name string) int {
 	return i
 }
 
-// Zone is the topology zone of a node: a for those of odd numbers, b for the others.
-func (n Node) Zone() string { return string("ba"[number(n.Name)%2]) }
+// Zone is the topology zone of a node: a and b in turn, and c from the fifth on, so that six nodes are three zones of two.
+func (n Node) Zone() string {
+	if number(n.Name) > 4 {
+		return "c"
+	}
+	return string("ba"[number(n.Name)%2])
+}
 
 // Node finds a node by name.
 func (c Cluster) Node(name string) (n Node, ok bool) {

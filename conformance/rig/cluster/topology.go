@@ -21,10 +21,7 @@ func (c Cluster) Topology() topology.Plan {
 				{"net/bridge/bridge-nf-call-arptables", "0"},
 				{"net/ipv6/conf/all/disable_ipv6", "1"},
 			}},
-			{Name: Namespace(Router), Sysctls: [][2]string{
-				{"net/ipv4/ip_forward", "1"},
-				{"net/ipv4/conf/all/rp_filter", "1"},
-			}},
+			{Name: Namespace(Router), Sysctls: append(c.forwarding(), [2]string{"net/ipv4/conf/all/rp_filter", "1"})},
 			{Name: Namespace(Client)},
 			{Name: Namespace(Control)},
 		},
@@ -54,7 +51,7 @@ func (c Cluster) NodeTopology(n Node) topology.Plan {
 	var sysctls [][2]string
 	if c.OwnNetwork() {
 		// As an administrator must, before kube-proxy. Hythe's agent sets what it needs itself.
-		sysctls = [][2]string{{"net/ipv4/ip_forward", "1"}}
+		sysctls = c.forwarding()
 	}
 	return topology.Plan{
 		Namespaces: []topology.Namespace{{Name: Namespace(n.Name), Sysctls: sysctls}},
@@ -86,13 +83,9 @@ type Route struct {
 
 // Routes are the static routes to pods, by the pod CIDRs of nodes. The API server has them always, as it asks pods for
 // kubectl and for webhooks; nodes, router, client and the machine only where no overlay carries the packets.
-func (c Cluster) Routes(podCIDRs map[string]netip.Prefix) []Route {
+func (c Cluster) Routes(podCIDRs map[string][]netip.Prefix) []Route {
 	var out []Route
 	for _, to := range c.Nodes {
-		cidr, ok := podCIDRs[to.Name]
-		if !ok {
-			continue
-		}
 		machines := []string{Control}
 		if c.OwnNetwork() {
 			machines = append(machines, Router)
@@ -102,8 +95,10 @@ func (c Cluster) Routes(podCIDRs map[string]netip.Prefix) []Route {
 				}
 			}
 		}
-		for _, m := range machines {
-			out = append(out, Route{Namespace: Namespace(m), To: cidr, Via: to.Address})
+		for _, cidr := range podCIDRs[to.Name] {
+			for _, m := range machines {
+				out = append(out, Route{Namespace: Namespace(m), To: cidr, Via: to.via(cidr)})
+			}
 		}
 	}
 	return out

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // SetRoute adds or replaces a route in a network namespace.
@@ -35,7 +36,8 @@ func RemoveRoute(namespace string, to netip.Prefix) error {
 	return nil
 }
 
-// AddAddress adds an address to an interface, unless it has it.
+// AddAddress adds an address to an interface, unless it has it. One of IPv6 can be used at once: nobody else has it, so nobody
+// is asked (RFC 4862, section 5.4).
 func AddAddress(namespace, link string, address netip.Prefix) error {
 	h, err := open(namespace)
 	if err != nil {
@@ -44,7 +46,11 @@ func AddAddress(namespace, link string, address netip.Prefix) error {
 	defer h.Close()
 	l, err := h.LinkByName(link)
 	if err == nil {
-		err = h.AddrReplace(l, &netlink.Addr{IPNet: ipNet(address)})
+		added := &netlink.Addr{IPNet: ipNet(address)}
+		if address.Addr().Is6() {
+			added.Flags = unix.IFA_F_NODAD
+		}
+		err = h.AddrReplace(l, added)
 	}
 	if err != nil {
 		return fmt.Errorf("add address %s to %s in %s: %w", address, link, namespace, err)

@@ -18,14 +18,22 @@ func CoreDNS(binaries, tag string) Image {
 	}
 }
 
+// Boom is the image of the one test of Kubernetes' that sends bad packets.
+func Boom(binaries, tag string) Image {
+	return Image{
+		Tags: []string{tag}, Entrypoint: []string{"/regression-issue-74839"},
+		Entries: []Entry{{Path: "/regression-issue-74839", Source: filepath.Join(binaries, "regression-issue-74839")}},
+	}
+}
+
 // Agnhost is the image that Kubernetes' own tests use, with the programs that its Dockerfile installs.
 func Agnhost(binaries string, tags ...string) (Image, error) {
-	programs, err := Programs("bash", "busybox", "curl", "dig", "nc", "ss", "iperf", "ip", "ipcs", "getent")
+	programs, err := Programs("bash", "busybox", "curl", "dig", "nc", "ss", "iperf", "ip", "ipcs", "getent", "wget")
 	if err != nil {
 		return Image{}, err
 	}
-	// Debian's busybox, as a shell, takes its own nc, which has neither -u nor -v, and not the one in the path.
-	applets, err := Applets("sh", "bash", "dig", "nc", "ss", "ip", "ipcs", "getent", "busybox")
+	// Debian's busybox, as a shell, takes its own nc, which has neither -u nor -v, and not the one in the path. Its wget crashes.
+	applets, err := Applets("sh", "bash", "dig", "nc", "ss", "ip", "ipcs", "getent", "wget", "busybox")
 	if err != nil {
 		return Image{}, err
 	}
@@ -42,6 +50,7 @@ func Agnhost(binaries string, tags ...string) (Image, error) {
 		Entry{Path: "/uploads/"},
 		Entry{Path: "/var/tmp/", Mode: 0o1777},
 		Entry{Path: "/tmp/", Mode: 0o1777},
+		Entry{Path: "/etc/wgetrc", Data: "tries = 1\n", Mode: 0o644}, // as busybox's
 		Entry{Path: "/etc/nsswitch.conf", Data: "hosts: files dns\n", Mode: 0o644},
 		Entry{Path: "/etc/passwd", Mode: 0o644, Data: "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n" +
 			"user-defined-in-image:x:1000:1000::/:/bin/sh\n"},

@@ -200,6 +200,8 @@ var meanings = map[string]string{
 	"no-local-endpoint": "the traffic policy is Local and this node has no endpoint; dropped",
 	"closed-port":       "the address is a Service's, the port is none of its ports; refused",
 	"source-range":      "the source is not in spec.loadBalancerSourceRanges; dropped",
+	"unallocated":       "no Service has the address, which is in a ServiceCIDR; dropped",
+	"endpoint-gone":     "the connection's endpoint is gone, and its Service has such reset; refused",
 	"spoofed":           "a pod sent from an address that is not its own; dropped",
 	"invalid":           "the packet fits no connection; dropped",
 }

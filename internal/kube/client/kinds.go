@@ -17,33 +17,36 @@ type Resource struct {
 	Clustered bool           // without namespace
 	Object    runtime.Object // empty, to be copied
 	List      runtime.Object
+	Optional  bool // an API server that does not serve it has none
 }
 
 // ResourceOf returns how the API names a kind that Hythe uses.
 func ResourceOf(kind string) (Resource, bool) {
 	switch kind {
 	case "Ingress":
-		return Resource{networkingv1.SchemeGroupVersion, "ingresses", false, &networkingv1.Ingress{}, &networkingv1.IngressList{}}, true
+		return Resource{GV: networkingv1.SchemeGroupVersion, Name: "ingresses", Object: &networkingv1.Ingress{}, List: &networkingv1.IngressList{}}, true
 	case "IngressClass":
-		return Resource{networkingv1.SchemeGroupVersion, "ingressclasses", true, &networkingv1.IngressClass{}, &networkingv1.IngressClassList{}}, true
+		return Resource{GV: networkingv1.SchemeGroupVersion, Name: "ingressclasses", Clustered: true, Object: &networkingv1.IngressClass{}, List: &networkingv1.IngressClassList{}}, true
+	case "ServiceCIDR": // Kubernetes 1.33
+		return Resource{GV: networkingv1.SchemeGroupVersion, Name: "servicecidrs", Clustered: true, Object: &networkingv1.ServiceCIDR{}, List: &networkingv1.ServiceCIDRList{}, Optional: true}, true
 	case "Service":
-		return Resource{corev1.SchemeGroupVersion, "services", false, &corev1.Service{}, &corev1.ServiceList{}}, true
+		return Resource{GV: corev1.SchemeGroupVersion, Name: "services", Object: &corev1.Service{}, List: &corev1.ServiceList{}}, true
 	case "Secret":
-		return Resource{corev1.SchemeGroupVersion, "secrets", false, &corev1.Secret{}, &corev1.SecretList{}}, true
+		return Resource{GV: corev1.SchemeGroupVersion, Name: "secrets", Object: &corev1.Secret{}, List: &corev1.SecretList{}}, true
 	case "ConfigMap":
-		return Resource{corev1.SchemeGroupVersion, "configmaps", false, &corev1.ConfigMap{}, &corev1.ConfigMapList{}}, true
+		return Resource{GV: corev1.SchemeGroupVersion, Name: "configmaps", Object: &corev1.ConfigMap{}, List: &corev1.ConfigMapList{}}, true
 	case "Node":
-		return Resource{corev1.SchemeGroupVersion, "nodes", true, &corev1.Node{}, &corev1.NodeList{}}, true
+		return Resource{GV: corev1.SchemeGroupVersion, Name: "nodes", Clustered: true, Object: &corev1.Node{}, List: &corev1.NodeList{}}, true
 	case "EndpointSlice":
-		return Resource{discoveryv1.SchemeGroupVersion, "endpointslices", false, &discoveryv1.EndpointSlice{}, &discoveryv1.EndpointSliceList{}}, true
+		return Resource{GV: discoveryv1.SchemeGroupVersion, Name: "endpointslices", Object: &discoveryv1.EndpointSlice{}, List: &discoveryv1.EndpointSliceList{}}, true
 	case "AddressPool":
-		return Resource{v1alpha1.GroupVersion, "addresspools", true, &v1alpha1.AddressPool{}, &v1alpha1.AddressPoolList{}}, true
+		return Resource{GV: v1alpha1.GroupVersion, Name: "addresspools", Clustered: true, Object: &v1alpha1.AddressPool{}, List: &v1alpha1.AddressPoolList{}}, true
 	case "AddressClaim":
-		return Resource{v1alpha1.GroupVersion, "addressclaims", true, &v1alpha1.AddressClaim{}, &v1alpha1.AddressClaimList{}}, true
+		return Resource{GV: v1alpha1.GroupVersion, Name: "addressclaims", Clustered: true, Object: &v1alpha1.AddressClaim{}, List: &v1alpha1.AddressClaimList{}}, true
 	case "GatewayConfig":
-		return Resource{v1alpha1.GroupVersion, "gatewayconfigs", true, &v1alpha1.GatewayConfig{}, &v1alpha1.GatewayConfigList{}}, true
+		return Resource{GV: v1alpha1.GroupVersion, Name: "gatewayconfigs", Clustered: true, Object: &v1alpha1.GatewayConfig{}, List: &v1alpha1.GatewayConfigList{}}, true
 	case "Report":
-		return Resource{v1alpha1.GroupVersion, "reports", true, &v1alpha1.Report{}, &v1alpha1.ReportList{}}, true
+		return Resource{GV: v1alpha1.GroupVersion, Name: "reports", Clustered: true, Object: &v1alpha1.Report{}, List: &v1alpha1.ReportList{}}, true
 	}
 	return Resource{}, false
 }

@@ -127,6 +127,8 @@ func New(apiVersion, kind string) (metav1.Object, error) {
 		return &networkingv1.Ingress{}, nil
 	case "networking.k8s.io/v1 IngressClass":
 		return &networkingv1.IngressClass{}, nil
+	case "networking.k8s.io/v1 ServiceCIDR":
+		return &networkingv1.ServiceCIDR{}, nil
 	case "v1 Service":
 		return &corev1.Service{}, nil
 	case "v1 Secret":
@@ -158,7 +160,7 @@ func builtinIngress(apiVersion string) bool {
 // complete fills in what an API server would have.
 func complete(object metav1.Object) {
 	switch o := object.(type) {
-	case *corev1.Node, *networkingv1.IngressClass, *v1alpha1.AddressPool, *v1alpha1.AddressClaim, *v1alpha1.Report, *v1alpha1.GatewayConfig:
+	case *corev1.Node, *networkingv1.IngressClass, *networkingv1.ServiceCIDR, *v1alpha1.AddressPool, *v1alpha1.AddressClaim, *v1alpha1.Report, *v1alpha1.GatewayConfig:
 		object.SetNamespace("")
 		return
 	case *corev1.Secret:

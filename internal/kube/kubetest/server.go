@@ -44,8 +44,8 @@ type process struct {
 }
 
 // Start runs a server until the end of the test. Without HYTHE_API=1 it skips the test: building the server takes
-// minutes, and so make test is the same on each machine. make test-api sets it.
-func Start(tb testing.TB) *Server {
+// minutes, and so make test is the same on each machine. make test-api sets it. Options change how it is run.
+func Start(tb testing.TB, options ...func(*apiserver.Server)) *Server {
 	tb.Helper()
 	s := &Server{tb: tb, dir: tb.TempDir()}
 	var err error
@@ -54,6 +54,9 @@ func Start(tb testing.TB) *Server {
 	}
 	var apiPort uint16
 	s.plan = apiserver.Server{Dir: s.dir, Binaries: binaries(tb), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")}
+	for _, o := range options {
+		o(&s.plan)
+	}
 	for _, port := range []*uint16{&s.plan.EtcdPort, &s.plan.PeerPort, &apiPort} {
 		*port = testenv.FreePort(tb)
 	}

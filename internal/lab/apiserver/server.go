@@ -18,7 +18,8 @@ type Server struct {
 	Address             netip.AddrPort
 	EtcdPort, PeerPort  uint16
 	ServiceCIDR         netip.Prefix
-	PublishOwnEndpoints bool // as endpoints of the Service default/kubernetes
+	SecondServiceCIDR   string // of the other family, empty for none
+	PublishOwnEndpoints bool   // as endpoints of the Service default/kubernetes
 }
 
 // Binaries finds the folder that scripts/apiserver.sh fills.
@@ -82,6 +83,10 @@ func (s Server) API() []string {
 	if s.PublishOwnEndpoints {
 		reconciler = "lease"
 	}
+	ranges := s.ServiceCIDR.String()
+	if s.SecondServiceCIDR != "" {
+		ranges += "," + s.SecondServiceCIDR
+	}
 	return []string{
 		filepath.Join(s.Binaries, "kube-apiserver"), "--etcd-servers=" + s.EtcdURL(),
 		"--bind-address=" + s.Address.Addr().String(), fmt.Sprintf("--secure-port=%d", s.Address.Port()),
@@ -90,7 +95,7 @@ func (s Server) API() []string {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + file("accounts.key"), "--service-account-signing-key-file=" + file("accounts.key"),
 		"--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount",
-		"--service-cluster-ip-range=" + s.ServiceCIDR.String(), "--endpoint-reconciler-type=" + reconciler, "--profiling=false",
+		"--service-cluster-ip-range=" + ranges, "--endpoint-reconciler-type=" + reconciler, "--profiling=false",
 		"--shutdown-delay-duration=0s", "--shutdown-watch-termination-grace-period=2s", "--event-ttl=10m",
 	}
 }

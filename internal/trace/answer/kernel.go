@@ -22,6 +22,16 @@ func FromKernel(f readback.Found) asked.Frontend {
 		}
 	}
 	slices.SortFunc(out.Endpoints, netip.AddrPort.Compare)
+	by := f.Outside
+	if f.Inside {
+		by = f.Within
+	}
+	if by != nil && f.Verdict == readback.Forwarded {
+		out.Choice, out.Chosen = by.Choice, by.Chosen
+		if slices.Contains(out.Endpoints, by.Stays) {
+			out.Stays = by.Stays
+		}
+	}
 	return out
 }
 
@@ -42,14 +52,29 @@ func Wanted(s proxy.State, from, to netip.Addr, protocol proxy.Protocol, port ui
 		list = backends.Outside
 	}
 	switch {
+	case !known && !isService && unallocated(s, to):
+		return asked.Frontend{Verdict: readback.Dropped}
 	case !known && !isService:
 		return asked.Frontend{Verdict: readback.NotService}
-	case len(backends.Inside)+len(backends.Outside) == 0:
+	case backends.Empty():
 		return asked.Frontend{Verdict: readback.Refused}
-	case len(list) == 0, !nodePort && from.IsValid() && !allowed(backends.Sources, from):
+	case len(list) == 0, from.IsValid() && !allowed(backends.Sources, from):
 		return asked.Frontend{Verdict: readback.Dropped}
 	}
 	return asked.Frontend{Verdict: readback.Forwarded, Endpoints: slices.SortedFunc(slices.Values(list), netip.AddrPort.Compare)}
+}
+
+// unallocated says whether an address could be a Service's, and is none's.
+func unallocated(s proxy.State, a netip.Addr) bool {
+	if _, other := s.Others[a]; other {
+		return false
+	}
+	for p := range s.ServiceRanges {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // allowed says whether the ranges let an address in; nil is everybody.

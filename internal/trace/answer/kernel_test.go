@@ -38,8 +38,11 @@ func TestWanted(t *testing.T) {
 			{Addr: vip, Protocol: proxy.TCP, Port: 8081}:                    ranges("192.0.2.0/24"),
 			{Addr: vip, Protocol: proxy.TCP, Port: 8082}:                    ranges(),
 			{Addr: netip.IPv4Unspecified(), Protocol: proxy.TCP, Port: 443}: {Outside: []netip.AddrPort{endpoint}, Inside: []netip.AddrPort{endpoint}},
+			{Addr: netip.IPv4Unspecified(), Protocol: proxy.TCP, Port: 444}: ranges("192.0.2.0/24"),
 		},
-		Addresses: proxy.Set[netip.Addr]{vip: {}},
+		Addresses:     proxy.Set[netip.Addr]{vip: {}},
+		Others:        proxy.Set[netip.Addr]{netip.MustParseAddr("10.96.0.7"): {}},
+		ServiceRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.96.0.0/16"): {}},
 	}
 	forwarded := asked.Frontend{Verdict: readback.Forwarded, Endpoints: []netip.AddrPort{endpoint}}
 	for _, c := range []struct {
@@ -59,6 +62,9 @@ func TestWanted(t *testing.T) {
 		{vip, 81, false, readback.FromPod, asked.Frontend{Verdict: readback.Refused}},
 		{vip, 82, false, readback.FromPod, asked.Frontend{Verdict: readback.Refused}},
 		{nodeIP, 443, true, readback.FromOutside, forwarded},
+		{nodeIP, 444, true, readback.FromOutside, asked.Frontend{Verdict: readback.Dropped}},
+		{netip.MustParseAddr("10.96.0.9"), 80, false, readback.FromPod, asked.Frontend{Verdict: readback.Dropped}},
+		{netip.MustParseAddr("10.96.0.7"), 80, false, readback.FromPod, asked.Frontend{Verdict: readback.NotService}},
 		{nodeIP, 443, false, readback.FromOutside, asked.Frontend{Verdict: readback.NotService}},
 	} {
 		if got := Wanted(s, netip.MustParseAddr("198.51.100.10"), c.to, proxy.TCP, c.port, c.nodePort, c.source); !reflect.DeepEqual(got, c.want) {
@@ -100,5 +106,27 @@ func TestRouteIsAsWanted(t *testing.T) {
 	}
 	if got := RouteWanted(state, netip.MustParseAddr("10.244.1.7")); got != nil {
 		t.Errorf("a pod of this node is wanted by %q", got)
+	}
+}
+
+// TestFromKernel takes what a hash or session affinity says from the list that decided.
+func TestFromKernel(t *testing.T) {
+	other := netip.MustParseAddrPort("10.244.1.3:8443")
+	list := []readback.FoundEndpoint{{Address: other, Masquerade: true}, {Address: endpoint}}
+	outside := &readback.FoundBackends{Choice: "by source", Chosen: endpoint, Stays: other}
+	within := &readback.FoundBackends{Choice: "by source and port", Stays: netip.MustParseAddrPort("10.244.1.9:8443")}
+	for name, c := range map[string]struct {
+		found readback.Found
+		want  asked.Frontend
+	}{
+		"outside": {readback.Found{Verdict: readback.Forwarded, Outside: outside, Within: within, Endpoints: list},
+			asked.Frontend{Verdict: readback.Forwarded, Endpoints: []netip.AddrPort{endpoint, other}, Masquerade: 1, Choice: "by source", Chosen: endpoint, Stays: other}},
+		"inside, and its endpoint is gone": {readback.Found{Verdict: readback.Forwarded, Inside: true, Outside: outside, Within: within, Endpoints: list},
+			asked.Frontend{Verdict: readback.Forwarded, Endpoints: []netip.AddrPort{endpoint, other}, Masquerade: 1, Choice: "by source and port"}},
+		"refused": {readback.Found{Verdict: readback.Refused, Why: "why", Outside: outside}, asked.Frontend{Verdict: readback.Refused, Why: "why"}},
+	} {
+		if got := FromKernel(c.found); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
 	}
 }

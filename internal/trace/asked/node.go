@@ -137,6 +137,11 @@ type Frontend struct {
 	Why string `json:"why,omitempty"`
 	// Endpoints are those that connections are sent to, sorted.
 	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`
+	// Choice says that a hash chooses one of them, "by source" for example, and Chosen which one for this source; the zero
+	// AddrPort where it depends on the source port too. Stays is the one that this source has by session affinity.
+	Choice string         `json:"choice,omitempty"`
+	Chosen netip.AddrPort `json:"chosen,omitzero"`
+	Stays  netip.AddrPort `json:"stays,omitzero"`
 	// Masquerade says to how many of them the source's address is hidden.
 	Masquerade int `json:"masquerade,omitempty"`
 }

@@ -50,6 +50,8 @@ func TestBuild(t *testing.T) {
 		"it comes":       {nil, ptr(list()), true},
 		"it goes":        {ptr(list()), nil, true},
 		"policy changed": {ptr(list("10.244.2.2:53")), &local, false},
+		"it terminates":  {ptr(list("10.244.1.2:53", "10.244.1.3:53")), ptr(keeping("10.244.1.2:53", "10.244.1.3:53")), false},
+		"terminated":     {ptr(keeping("10.244.1.2:53", "10.244.1.3:53")), ptr(list("10.244.1.3:53")), true},
 		"inside, gone":   {&local, ptr(list("10.244.1.2:53")), true},
 	} {
 		before, now := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}, proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}
@@ -67,6 +69,13 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// keeping is a list with an endpoint that only keeps what it has.
+func keeping(keep string, endpoints ...string) proxy.Backends {
+	b := list(endpoints...)
+	b.Keep = []netip.AddrPort{at(keep)}
+	return b
+}
+
 func ptr[T any](v T) *T { return &v }
 
 // TestStale judges entries, written as protocol, destination and where it was translated to.
@@ -77,16 +86,16 @@ func TestStale(t *testing.T) {
 		Frontends: map[proxy.Frontend]proxy.Backends{service: list("10.244.1.2:53"), nodePort: list("10.244.1.2:53"), empty: list(),
 			front(proxy.SCTP, "10.96.0.10:53"): list("10.244.1.2:53"), front(proxy.UDP, "[fd10::10]:53"): list("[fd01::2]:53"),
 			front(proxy.UDP, "[::]:30053"): list("[fd01::2]:53")},
-		PodRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}},
+		PodRanges:      proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}},
+		NodePortRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("192.168.1.0/24"): {}, netip.MustParsePrefix("::/0"): {}},
 	}
 	local := func(a netip.Addr) bool {
-		return a == netip.MustParseAddr("192.168.1.11") || a == netip.MustParseAddr("fd00::11")
+		return a == netip.MustParseAddr("192.168.1.11") || a == netip.MustParseAddr("172.17.0.1") || a == netip.MustParseAddr("fd00::11") || a.IsLoopback()
 	}
-	some := question{}
-	some.add([]proxy.Frontend{service, nodePort, empty, gone, goneNodePort, front(proxy.SCTP, "10.96.0.10:53"),
-		front(proxy.UDP, "[fd10::10]:53"), front(proxy.UDP, "[::]:30053")})
+	some := about(service, nodePort, empty, gone, goneNodePort, front(proxy.SCTP, "10.96.0.10:53"),
+		front(proxy.UDP, "[fd10::10]:53"), front(proxy.UDP, "[::]:30053"))
 	start := question{all: true}
-	start.add(Build(proxy.State{}, s))
+	start.add(proxy.State{}, s)
 	for _, c := range []struct {
 		entry          string
 		changed, start bool
@@ -103,6 +112,10 @@ func TestStale(t *testing.T) {
 		{"udp 192.168.1.11:30053 10.244.1.9:53", true, true},
 		{"udp 192.168.1.11:30053 192.168.1.11:30053", true, true},
 		{"udp 192.168.1.12:30053 192.168.1.12:30053", false, false}, // another node's
+		{"udp 192.168.1.12:30053 172.17.0.2:53", false, false},      // another host's, translated by another tool
+		{"udp 192.168.1.12:30054 172.17.0.2:53", false, false},
+		{"udp 172.17.0.1:30053 172.17.0.2:53", false, false}, // this node's, where NodePorts are not
+		{"udp 127.0.0.1:30053 127.0.0.1:30053", false, false},
 		{"udp 192.168.1.11:30054 10.244.1.2:53", true, true},
 		{"udp 192.168.1.11:30054 192.168.1.11:30054", false, false}, // a process of this node has it now
 		{"udp 192.168.1.11:5353 192.168.1.11:5353", false, false},
@@ -128,11 +141,135 @@ func TestStale(t *testing.T) {
 	}
 }
 
+// about asks for the flows of frontends.
+func about(frontends ...proxy.Frontend) question {
+	q := question{some: map[proxy.Frontend]pods{}}
+	for _, f := range frontends {
+		q.some[f] = nil
+	}
+	return q
+}
+
+// TestResetLiving leaves connections alone whose endpoint is there: by another port, since the targetPort changed, or by another frontend
+// of the same Service.
+func TestResetLiving(t *testing.T) {
+	const vip, ip, other = "203.0.113.1:80", "10.96.0.10:80", "10.96.0.11:80"
+	web, shop := model.Key{Name: "web"}, model.Key{Name: "shop"}
+	state := func(frontends map[string][]string) proxy.State {
+		s := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}, Owners: map[proxy.Frontend]model.Key{}}
+		for f, endpoints := range frontends {
+			b := list(endpoints...)
+			b.Reset = true
+			if s.Owners[front(proxy.TCP, f)] = web; f == other {
+				s.Owners[front(proxy.TCP, f)] = shop
+			}
+			s.Frontends[front(proxy.TCP, f)] = b
+		}
+		return s
+	}
+	const one, two, moved = "10.244.1.2:80", "10.244.1.3:80", "10.244.1.2:8080"
+	for name, c := range map[string]struct {
+		before, now map[string][]string
+		ends        string // entries, by frontend and endpoint
+		lists       int
+	}{
+		"the targetPort changes":              {map[string][]string{ip: {one}}, map[string][]string{ip: {moved}}, "", 0},
+		"it changes, and another pod is gone": {map[string][]string{ip: {one, two}}, map[string][]string{ip: {moved}}, "ip two", 1},
+		"a frontend goes":                     {map[string][]string{ip: {one}, vip: {one}}, map[string][]string{ip: {one}}, "", 0},
+		"it goes, and the port changes":       {map[string][]string{ip: {one}, vip: {one}}, map[string][]string{ip: {moved}}, "", 0},
+		"it goes, and a pod is gone":          {map[string][]string{ip: {one, two}, vip: {one, two}}, map[string][]string{ip: {one}}, "ip two, vip two", 1},
+		"another Service has the pod":         {map[string][]string{ip: {one}, other: {one}}, map[string][]string{other: {one}}, "ip one", 1},
+		"the last frontend goes":              {map[string][]string{ip: {one}, vip: {one}}, map[string][]string{}, "ip one, vip one", 1},
+	} {
+		for _, all := range []bool{false, true} {
+			before, now := state(c.before), state(c.now)
+			var q question
+			if q.add(before, now); all { // an option of before, asked again
+				q = question{}.and(q).and(about(front(proxy.TCP, ip)))
+			}
+			var got []string
+			for at1, f := range map[string]string{"ip": ip, "vip": vip} {
+				for to, endpoint := range map[string]string{"one": one, "two": two} {
+					if !slices.Contains(c.before[f], endpoint) {
+						continue
+					}
+					e := Entry{Protocol: proxy.TCP, Original: Tuple{at("192.0.2.1:5000"), at(f)}, Reply: Tuple{Src: at(endpoint)}}
+					if q.stale(e, now, func(netip.Addr) bool { return false }) {
+						got = append(got, at1+" "+to)
+					}
+				}
+			}
+			slices.Sort(got)
+			if strings.Join(got, ", ") != c.ends || len(q.filters()) != c.lists {
+				t.Errorf("%s: %q end, want %q; lists %v", name, got, c.ends, q.filters())
+			}
+		}
+	}
+}
+
+// TestReset looks at TCP connections where their Service wants it, and ends those to endpoints that are not there at all.
+func TestReset(t *testing.T) {
+	f := front(proxy.TCP, "10.96.0.10:80")
+	with := func(reset bool, keep string, endpoints ...string) *proxy.Backends {
+		b := list(endpoints...)
+		if b.Reset = reset; keep != "" {
+			b.Keep = []netip.AddrPort{at(keep)}
+		}
+		return &b
+	}
+	const one, two = "10.244.1.2:80", "10.244.1.3:80"
+	entry := Entry{Protocol: proxy.TCP, Original: Tuple{at("192.0.2.1:5000"), netip.AddrPortFrom(f.Addr, f.Port)}, Reply: Tuple{Src: at(one)}}
+	over, untranslated := entry, entry
+	over.Over, untranslated.Reply.Src = true, netip.AddrPortFrom(f.Addr, f.Port)
+	for name, c := range map[string]struct {
+		before, now *proxy.Backends
+		asked, ends bool
+	}{
+		"the same":             {with(true, "", one), with(true, "", one), false, false},
+		"it terminates":        {with(true, "", one, two), with(true, one, two), false, false},
+		"it is gone":           {with(true, one, two), with(true, "", two), true, true},
+		"gone at once":         {with(true, "", one), with(true, ""), true, true},
+		"another one comes":    {with(true, "", one), with(true, "", one, two), false, false},
+		"another one is gone":  {with(true, "", one, two), with(true, "", one), true, false},
+		"deleted":              {with(true, "", one), nil, true, true},
+		"not wanted":           {with(false, "", one), with(false, "", two), false, false},
+		"deleted, not wanted":  {with(false, "", one), nil, false, false},
+		"wanted from now on":   {with(false, "", two), with(true, "", two), true, true},
+		"not wanted any more":  {with(true, "", one), with(false, "", two), true, false},
+		"the agent is started": {nil, with(true, "", two), true, true},
+	} {
+		state := func(b *proxy.Backends) proxy.State {
+			s := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}
+			if b != nil {
+				s.Frontends[f] = *b
+			}
+			return s
+		}
+		changed := Build(state(c.before), state(c.now))
+		if (len(changed) == 1) != c.asked {
+			t.Errorf("%s: %v is looked at", name, changed)
+		}
+		q := question{all: c.before == nil}
+		q.add(state(c.before), state(c.now))
+		local := func(netip.Addr) bool { return false }
+		if got := q.stale(entry, state(c.now), local); got != c.ends {
+			t.Errorf("%s: the connection ends: %v", name, got)
+		}
+		if q.stale(over, state(c.now), local) || q.stale(untranslated, state(c.now), local) {
+			t.Errorf("%s: one that is over, or not translated, ends", name)
+		}
+	}
+	// Of a Service that was deleted while the agent was away nobody knows what it wanted.
+	if (question{all: true}).stale(entry, proxy.State{PodRanges: proxy.Set[netip.Prefix]{netip.MustParsePrefix("10.244.0.0/16"): {}}}, func(netip.Addr) bool { return false }) {
+		t.Error("a connection of nobody's Service ends")
+	}
+}
+
 // TestFilters bounds how often the kernel goes through its table.
 func TestFilters(t *testing.T) {
 	var q question
 	for i := range maxFilters + 1 {
-		q.add([]proxy.Frontend{front(proxy.UDP, fmt.Sprintf("10.96.0.%d:53", i))})
+		q = q.and(about(front(proxy.UDP, fmt.Sprintf("10.96.0.%d:53", i))))
 		want := []string{}
 		for j := range i + 1 {
 			want = append(want, fmt.Sprintf("udp 10.96.0.%d 53", j))
@@ -154,6 +291,45 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// TestGone finds TCP connections by the endpoint that is gone, one list for all frontends.
+func TestGone(t *testing.T) {
+	state := func(reset bool, endpoints ...string) proxy.State {
+		s := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{}}
+		for i := range 10 {
+			b := list(endpoints...)
+			b.Reset = reset
+			s.Frontends[front(proxy.TCP, fmt.Sprintf("10.96.0.%d:80", i))] = b
+		}
+		return s
+	}
+	many := []string{"10.244.1.2:80", "10.244.1.3:80", "10.244.1.4:80", "10.244.1.5:80", "10.244.1.6:80", "10.244.1.7:80"}
+	for name, c := range map[string]struct {
+		before, now proxy.State
+		want        string
+	}{
+		"one of two":         {state(true, many[:2]...), state(true, many[1]), "10.244.1.2:80"},
+		"deleted":            {state(true, many[:2]...), proxy.State{}, "10.244.1.2:80 10.244.1.3:80"},
+		"too many":           {state(true, many...), state(true, many[0]), "all"},
+		"nobody knows":       {proxy.State{}, state(true, many[0]), "all"},
+		"wanted from now on": {state(false, many[0]), state(true, many[1]), "all"},
+		"not wanted":         {state(false, many[0]), state(false, many[1]), ""},
+	} {
+		var q question
+		q.add(c.before, c.now)
+		var got []string
+		for _, f := range q.filters() {
+			if f == (filter{protocol: proxy.TCP}) {
+				got = append(got, "all")
+			} else {
+				got = append(got, f.endpoint.String())
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %v, want %s", name, got, c.want)
+		}
+	}
+}
+
 // TestList asks the kernel, which takes the filters for what they are.
 func TestList(t *testing.T) {
 	testenv.NetNS(t)
@@ -163,8 +339,9 @@ func TestList(t *testing.T) {
 	}
 	defer c.Close()
 	for _, f := range []filter{
-		{false, proxy.UDP, netip.Addr{}, 0}, {true, proxy.SCTP, netip.Addr{}, 0}, {false, proxy.UDP, netip.Addr{}, 53},
-		{false, proxy.UDP, netip.MustParseAddr("10.96.0.10"), 53}, {true, proxy.UDP, netip.MustParseAddr("fd10::10"), 53},
+		{six: false, protocol: proxy.UDP}, {six: true, protocol: proxy.SCTP}, {protocol: proxy.UDP, port: 53},
+		{six: false, protocol: proxy.UDP, dst: netip.MustParseAddr("10.96.0.10"), port: 53}, {six: true, protocol: proxy.UDP, dst: netip.MustParseAddr("fd10::10"), port: 53},
+		{protocol: proxy.TCP, endpoint: at("10.244.1.2:80")}, {six: true, protocol: proxy.TCP, endpoint: at("[fd01::2]:80")},
 	} {
 		if entries, err := c.list(f); err != nil || len(entries) != 0 {
 			t.Errorf("%v: %v, %v", f, entries, err)
@@ -220,7 +397,7 @@ func TestUsage(t *testing.T) {
 			}
 		}
 		u, err := readUsage(dir)
-		if err != nil || u != (Usage{c.entries, 1000}) {
+		if err != nil || u != (Usage{Entries: c.entries, Limit: 1000}) {
 			t.Fatalf("%+v, %v", u, err)
 		}
 		got := Problems("node-1", u)
@@ -236,7 +413,7 @@ func TestUsage(t *testing.T) {
 
 // FuzzParse reads entries as the kernel, or anybody who claims to be it, may send them.
 func FuzzParse(f *testing.F) {
-	m, err := message(messageGet, 0, false, filter{false, proxy.UDP, netip.MustParseAddr("10.96.0.10"), 53}.encode)
+	m, err := message(messageGet, 0, false, filter{six: false, protocol: proxy.UDP, dst: netip.MustParseAddr("10.96.0.10"), port: 53}.encode)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -16,14 +16,21 @@ import (
 const (
 	messageGet    = 1 // IPCTNL_MSG_CT_GET
 	messageDelete = 2 // IPCTNL_MSG_CT_DELETE
+	messageStats  = 4 // IPCTNL_MSG_CT_GET_STATS_CPU
+
+	attrStatsInsertFailed = 9 // CTA_STATS_INSERT_FAILED; then DROP, EARLY_DROP
+	attrStatsDrop         = 10
+	attrStatsEarlyDrop    = 11
 
 	attrOriginal = 1  // CTA_TUPLE_ORIG
 	attrReply    = 2  // CTA_TUPLE_REPLY
+	attrProtocol = 4  // CTA_PROTOINFO
 	attrID       = 12 // CTA_ID
 	attrZone     = 18 // CTA_ZONE
 	attrFilter   = 25 // CTA_FILTER
 
 	attrFilterOriginal = 1 // CTA_FILTER_ORIG_FLAGS
+	attrFilterReply    = 2 // CTA_FILTER_REPLY_FLAGS
 
 	attrTupleIP    = 1 // CTA_TUPLE_IP
 	attrTupleProto = 2 // CTA_TUPLE_PROTO
@@ -32,10 +39,16 @@ const (
 	attrSrcPort    = 2 // CTA_PROTO_SRC_PORT
 	attrDstPort    = 3 // CTA_PROTO_DST_PORT
 
+	attrProtocolTCP = 1 // CTA_PROTOINFO_TCP
+	attrTCPState    = 1 // CTA_PROTOINFO_TCP_STATE
+	stateTimeWait   = 7 // TCP_CONNTRACK_TIME_WAIT; then CLOSE
+
 	// Flags of net/netfilter/nf_internals.h: which parts of a tuple a filter looks at. Kernels before 5.8 know no
 	// filter and list all.
+	filterSrc     = 1 << 0
 	filterDst     = 1 << 1
 	filterProto   = 1 << 3
+	filterSrcPort = 1 << 4
 	filterDstPort = 1 << 5
 )
 
@@ -91,7 +104,11 @@ func (c conn) list(f filter) ([]Entry, error) {
 }
 
 func (f filter) encode(ae *netlink.AttributeEncoder) {
-	flags := uint32(filterProto)
+	f = f.listed()
+	flags, replyFlags := uint32(filterProto), uint32(filterProto|filterSrcPort)
+	if !f.endpoint.Addr().IsUnspecified() {
+		replyFlags |= filterSrc
+	}
 	ae.Nested(attrOriginal, func(ae *netlink.AttributeEncoder) error {
 		if f.dst.IsValid() {
 			flags |= filterDst
@@ -110,8 +127,30 @@ func (f filter) encode(ae *netlink.AttributeEncoder) {
 		})
 		return nil
 	})
+	if f.endpoint.IsValid() {
+		f.encodeEndpoint(ae)
+	}
 	ae.Nested(attrFilter, func(ae *netlink.AttributeEncoder) error {
 		ae.Bytes(attrFilterOriginal, binary.NativeEndian.AppendUint32(nil, flags))
+		if f.endpoint.IsValid() {
+			ae.Bytes(attrFilterReply, binary.NativeEndian.AppendUint32(nil, replyFlags))
+		}
+		return nil
+	})
+}
+
+// encodeEndpoint asks for flows whose answers come from an endpoint.
+func (f filter) encodeEndpoint(ae *netlink.AttributeEncoder) {
+	ae.Nested(attrReply, func(ae *netlink.AttributeEncoder) error {
+		ae.Nested(attrTupleIP, func(ae *netlink.AttributeEncoder) error {
+			ae.Bytes(srcAttr(f.six), f.endpoint.Addr().AsSlice())
+			return nil
+		})
+		ae.Nested(attrTupleProto, func(ae *netlink.AttributeEncoder) error {
+			ae.Uint8(attrProtoNum, uint8(f.protocol))
+			ae.Uint16(attrSrcPort, f.endpoint.Port())
+			return nil
+		})
 		return nil
 	})
 }
@@ -174,6 +213,8 @@ func parse(b []byte) (Entry, bool) {
 			ad.Nested(e.tuple(&e.Original))
 		case attrReply:
 			ad.Nested(e.tuple(&e.Reply))
+		case attrProtocol:
+			ad.Nested(e.protocol)
 		case attrID:
 			e.ID = ad.Uint32()
 		case attrZone:
@@ -181,6 +222,25 @@ func parse(b []byte) (Entry, bool) {
 		}
 	}
 	return e, ad.Err() == nil && e.Original.Dst.IsValid() && e.Original.Src.IsValid() && e.Reply.Src.IsValid()
+}
+
+// protocol reads what is known of a TCP connection.
+func (e *Entry) protocol(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		if ad.Type() != attrProtocolTCP {
+			continue
+		}
+		ad.Nested(func(ad *netlink.AttributeDecoder) error {
+			for ad.Next() {
+				if ad.Type() == attrTCPState {
+					state := ad.Uint8()
+					e.Over = state == stateTimeWait || state == stateTimeWait+1
+				}
+			}
+			return nil
+		})
+	}
+	return nil
 }
 
 // tuple reads one direction into t.

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/proxy"
 )
@@ -22,22 +24,34 @@ const (
 	again = time.Second
 	// pause is between two looks: changes in it are one.
 	pause = 100 * time.Millisecond
+	// maxChanged is how many frontends may wait until they come into a State.
+	maxChanged = 1000
 )
 
 // Flows ends flows in one network namespace. Set says what is right, Run does the work.
 type Flows struct {
 	log      *slog.Logger
 	netns    int
+	refuse   func([]Tuple) error // nil: TCP connections are left alone
 	deleted  prometheus.Counter
+	reset    prometheus.Counter
 	failures prometheus.Counter
 	wake     chan struct{}
 
 	mu    sync.Mutex   // guards what follows
 	base  *proxy.State // the last one that was in the kernel as a whole
 	state *proxy.State // the last one
-	now   question     // to look at as soon as possible
-	later question     // to look at again, at due
-	due   time.Time
+	// changed are frontends of Updates, which base and state do not have yet; nil is one that is gone.
+	changed map[proxy.Frontend]*backends
+	now     question // to look at as soon as possible
+	later   question // to look at again, at due
+	due     time.Time
+}
+
+// backends are those of a frontend, with its Service.
+type backends struct {
+	proxy.Backends
+	owner model.Key
 }
 
 // An Option changes how Flows are made.
@@ -46,6 +60,10 @@ type Option func(*Flows)
 // InNetNS works in the network namespace of the file descriptor fd, in place of that of the calling thread.
 func InNetNS(fd int) Option { return func(f *Flows) { f.netns = fd } }
 
+// Resetting has TCP connections reset where their Service wants it. end makes the kernel answer what they send with a
+// reset.
+func Resetting(end func([]Tuple) error) Option { return func(f *Flows) { f.refuse = end } }
+
 // New makes Flows. reg takes the metrics; nil for none.
 func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Flows, error) {
 	counter := func(name, help string) prometheus.Counter {
@@ -53,7 +71,8 @@ func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Flows
 	}
 	f := &Flows{
 		log: log, wake: make(chan struct{}, 1),
-		deleted:  counter("deleted_flows_total", "UDP and SCTP flows that were ended since their endpoint is gone."),
+		deleted:  counter("deleted_flows_total", "UDP flows that were ended since their endpoint is gone."),
+		reset:    counter("reset_connections_total", "TCP connections that were reset since their endpoint is gone."),
 		failures: counter("failures_total", "Times that flows could not be listed or deleted."),
 	}
 	for _, o := range options {
@@ -68,8 +87,15 @@ func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Flows
 			return float64(of(u))
 		})
 	}
+	loss := func(name, help string, of func(Losses) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "hythe_conntrack_" + name + "_total", Help: help},
+			func() float64 { return float64(of(ReadLosses())) })
+	}
 	var errs []error
-	for _, c := range []prometheus.Collector{f.deleted, f.failures,
+	for _, c := range []prometheus.Collector{f.deleted, f.reset, f.failures,
+		loss("dropped_packets", "Packets of new connections that the kernel dropped since there was no room to track them.", func(l Losses) uint64 { return l.Dropped }),
+		loss("early_drops", "Tracked connections without an answer that had to make room.", func(l Losses) uint64 { return l.EarlyDropped }),
+		loss("insert_failures", "Packets of new connections that were dropped since another had made the same entry.", func(l Losses) uint64 { return l.InsertFailed }),
 		usage("entries", "Connections that the kernel tracks.", func(u Usage) int { return u.Entries }),
 		usage("entries_limit", "Connections that the kernel can track.", func(u Usage) int { return u.Limit }),
 	} {
@@ -87,18 +113,78 @@ func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Flows
 func (f *Flows) Set(s proxy.State, whole bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.catchUp()
+	base := proxy.State{}
 	if f.base == nil {
 		f.now.all = true
-		f.now.add(Build(proxy.State{}, s))
 	} else {
-		f.now.add(Build(*f.base, s))
+		base = *f.base
 	}
+	f.now.add(base, s)
 	if f.state = &s; whole {
 		f.base = &s
 	}
 	if f.now.any() {
 		f.poke()
 	}
+}
+
+// Update says that the rules in the kernel are those of the last Set with a change to them.
+func (f *Flows) Update(c proxy.Change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.changed == nil {
+		f.changed = map[proxy.Frontend]*backends{}
+	}
+	for frontend := range c.Gone.Frontends {
+		f.changed[frontend] = nil
+	}
+	for frontend, b := range c.Come.Frontends {
+		f.changed[frontend] = &backends{b, c.Come.Owners[frontend]}
+	}
+	if len(f.changed) >= maxChanged { // the endpoints of before stay in memory until then
+		f.catchUp()
+	}
+	f.now.add(c.Gone, c.Come)
+	if f.now.any() {
+		f.poke()
+	}
+}
+
+// catchUp applies what Update noted. Who looks at flows may still have the State before. It is called with mu held.
+func (f *Flows) catchUp() {
+	if len(f.changed) == 0 || f.state == nil {
+		return
+	}
+	state, base := f.patched(f.state), f.base
+	switch base {
+	case f.state:
+		base = state
+	case nil:
+	default: // the last Set was not whole
+		base = f.patched(base)
+	}
+	f.base, f.state, f.changed = base, state, nil
+}
+
+// patched is s with the frontends that changed. Owners are of interest where connections are reset.
+func (f *Flows) patched(s *proxy.State) *proxy.State {
+	next, owned := *s, false
+	next.Frontends = maps.Clone(next.Frontends)
+	for frontend, b := range f.changed {
+		if b == nil {
+			delete(next.Frontends, frontend)
+			continue
+		}
+		if next.Frontends[frontend] = b.Backends; !b.Reset {
+			continue
+		}
+		if !owned {
+			next.Owners, owned = maps.Clone(next.Owners), true
+		}
+		next.Owners[frontend] = b.owner
+	}
+	return &next
 }
 
 func (f *Flows) poke() {
@@ -108,22 +194,25 @@ func (f *Flows) poke() {
 	}
 }
 
-func (q *question) add(frontends []proxy.Frontend) {
+// add asks for what changed from before to now. It is newer than what is asked for already.
+func (q *question) add(before, now proxy.State) {
 	if q.some == nil {
-		q.some = map[proxy.Frontend]struct{}{}
+		q.some, q.gone = map[proxy.Frontend]pods{}, map[filter]struct{}{}
 	}
-	for _, f := range frontends {
-		q.some[f] = struct{}{}
-	}
+	changed := living(before, now, Build(before, now))
+	maps.Copy(q.some, changed)
+	maps.Copy(q.gone, gone(before, now, changed))
 }
 
 func (q question) any() bool { return q.all || len(q.some) > 0 }
 
-// and is both questions.
+// and is both questions, of which q is the newer one.
 func (q question) and(o question) question {
-	out := question{all: q.all || o.all, some: map[proxy.Frontend]struct{}{}}
-	maps.Copy(out.some, q.some)
-	maps.Copy(out.some, o.some)
+	out := question{all: q.all || o.all, some: map[proxy.Frontend]pods{}, gone: map[filter]struct{}{}}
+	for _, from := range []question{o, q} {
+		maps.Copy(out.some, from.some)
+		maps.Copy(out.gone, from.gone)
+	}
 	return out
 }
 
@@ -140,8 +229,8 @@ func (f *Flows) Run(ctx context.Context) error {
 		}
 		q, s := f.take(time.Now())
 		if q.any() {
-			n, err := f.look(ctx, q, s)
-			f.report(ctx, q, n, err)
+			ended, err := f.look(ctx, q, s)
+			f.report(ctx, q, ended, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -164,9 +253,12 @@ func (f *Flows) take(now time.Time) (question, proxy.State) {
 		q, f.later = q.and(f.later), question{}
 	}
 	if f.now.any() {
-		f.later, f.due = f.later.and(f.now), now.Add(again)
+		f.later, f.due = f.now.and(f.later), now.Add(again)
 	}
 	f.now = question{}
+	if q.any() {
+		f.catchUp()
+	}
 	return q, *f.state
 }
 
@@ -180,10 +272,11 @@ func (f *Flows) wait(now time.Time) time.Duration {
 	return max(0, f.due.Sub(now))
 }
 
-func (f *Flows) report(ctx context.Context, q question, n int, err error) {
-	f.deleted.Add(float64(n))
-	if n > 0 {
-		f.log.Info("flows to endpoints that are gone were ended", "flows", n)
+func (f *Flows) report(ctx context.Context, q question, ended map[proxy.Protocol]int, err error) {
+	f.deleted.Add(float64(ended[proxy.UDP]))
+	f.reset.Add(float64(ended[proxy.TCP]))
+	for protocol, n := range ended {
+		f.log.Info("flows to endpoints that are gone were ended", "protocol", protocol, "flows", n)
 	}
 	if err == nil || ctx.Err() != nil {
 		return
@@ -195,35 +288,57 @@ func (f *Flows) report(ctx context.Context, q question, n int, err error) {
 	f.later, f.due = f.later.and(q), time.Now().Add(again)
 }
 
-// look lists what is asked for, and deletes what is stale by s. It goes on after an error.
-func (f *Flows) look(ctx context.Context, q question, s proxy.State) (deleted int, err error) {
+// look lists what is asked for, and ends what is stale by s. It returns how many it ended, and goes on after an error.
+func (f *Flows) look(ctx context.Context, q question, s proxy.State) (map[proxy.Protocol]int, error) {
 	c, err := dial(f.netns)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer c.Close()
 	local, err := link.LocalAddresses(f.netns)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	isLocal := func(a netip.Addr) bool { return local[a] }
+	ended := map[proxy.Protocol]int{}
 	var errs []error
 	for _, list := range q.filters() {
 		entries, err := c.list(list)
 		errs = append(errs, err)
-		for _, e := range entries {
+		entries = slices.DeleteFunc(entries, func(e Entry) bool { return !q.stale(e, s, isLocal) || e.Protocol == proxy.TCP && f.refuse == nil })
+		// Some at a time: while a connection is refused and has its entry still, it goes on.
+		for some := range slices.Chunk(entries, 1000) {
 			if err := ctx.Err(); err != nil {
-				return deleted, err
+				return ended, err
 			}
-			if !q.stale(e, s, isLocal) {
-				continue
-			}
-			if err := c.remove(e); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			deleted++
+			errs = append(errs, f.end(c, some, ended))
 		}
 	}
-	return deleted, errors.Join(errs...)
+	return ended, errors.Join(errs...)
+}
+
+// end deletes entries, and counts them in ended. TCP connections are refused before, and probed after that.
+func (f *Flows) end(c conn, entries []Entry, ended map[proxy.Protocol]int) error {
+	var refuse []Tuple
+	for _, e := range entries {
+		if e.Protocol == proxy.TCP {
+			refuse = append(refuse, e.Original, e.Reply)
+		}
+	}
+	var errs []error
+	if len(refuse) > 0 {
+		// One that is not refused comes to another endpoint, if there is any, which knows it not and resets it.
+		errs = append(errs, f.refuse(refuse))
+	}
+	for _, e := range entries {
+		if err := c.remove(e); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		ended[e.Protocol]++
+	}
+	if len(refuse) > 0 {
+		errs = append(errs, probe(f.netns, refuse))
+	}
+	return errors.Join(errs...)
 }

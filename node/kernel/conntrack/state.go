@@ -14,6 +14,8 @@ type Entry struct {
 	Original, Reply Tuple
 	ID              uint32
 	Zone            uint16
+	// Over says that both ends of a TCP connection have closed it.
+	Over bool
 }
 
 // A Tuple is one direction of a flow.

@@ -66,6 +66,13 @@ func (l *Links) Set(ctx context.Context, want State) error {
 	return err
 }
 
+// Tune sets sysctls that are no State's, once. Like those they are never reset, but by Restore.
+func (l *Links) Tune(list []Sysctl) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.space.sysctls(list, "")
+}
+
 // keep remembers how a pass ended.
 func (l *Links) keep(ctx context.Context, err error) {
 	switch {

@@ -175,7 +175,7 @@ func TestAffinityFull(t *testing.T) {
 	var flood strings.Builder
 	flood.WriteString("add element inet hythe affinity4 { ")
 	for i := range ruleset.MaxClients {
-		fmt.Fprintf(&flood, "11.%d.%d.%d . %s . tcp . 80 timeout 1h : %s . 8080,\n", i>>16, i>>8&255, i&255, vip, at.a)
+		fmt.Fprintf(&flood, "%s . tcp . 80 . 11.%d.%d.%d timeout 1h : tcp . %s . 8080,\n", vip, i>>16, i>>8&255, i&255, at.a)
 	}
 	flood.WriteString("}\n")
 	file := filepath.Join(t.TempDir(), "flood.nft")

@@ -14,4 +14,6 @@
 // Run listens to nftables' own notifications, and writes again what somebody else changed or flushed. Where the kernel
 // can (6.9), the table has an owner: nobody else can change it, a flush of the whole ruleset passes it by, and it stays
 // when its owner ends.
+//
+// While a table of another version is replaced, the table "inet hythe-interim" serves with the same content.
 package nft

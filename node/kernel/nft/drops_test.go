@@ -68,7 +68,9 @@ func (h host) sends(from, to string, port int) {
 }
 
 // resets sends a TCP reset that belongs to no connection.
-func (h host) resets(to string) {
+func (h host) resets(to string) { h.resetsPort(to, 40000) }
+
+func (h host) resetsPort(to string, port int) {
 	h.Helper()
 	h.do(func() {
 		network := "ip4:tcp"
@@ -78,7 +80,7 @@ func (h host) resets(to string) {
 		c, err := net.Dial(network, to)
 		h.must(err)
 		defer c.Close()
-		_, err = c.Write([]byte{0x1f, 0x90, 0x9c, 0x40, 0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, 4, 0, 0, 0, 0, 0, 0})
+		_, err = c.Write([]byte{0x1f, 0x90, byte(port >> 8), byte(port), 0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, 4, 0, 0, 0, 0, 0, 0})
 		h.must(err)
 	})
 }
@@ -128,6 +130,17 @@ func drops(t *testing.T, at addresses) {
 	n.node.counts(ruleset.Invalid, func() { n.a.resets(at.client) })
 	n.node.counts(ruleset.Invalid, func() { n.client.resets(at.a) })
 	n.node.counts(ruleset.Invalid, func() { n.client.resets(vip(clusterPolicy)) })
+	for _, port := range []int{clusterPolicy, empty} { // the node itself would answer what is no reset by one
+		n.node.counts(ruleset.Invalid, func() { n.client.resetsPort(at.node, 30080+port) })
+		n.node.counts(ruleset.Invalid, func() { n.a.resetsPort(at.node, 30080+port) })
+	}
+	invalid := n.node.dropped1()[ruleset.Invalid]
+	n.client.resets(at.node) // no port of a Service
+	n.client.resetsPort(at.node, 30080+clusterPolicy)
+	n.node.eventually("the last one is counted", func() bool { return n.node.dropped1()[ruleset.Invalid] > invalid })
+	if is := n.node.dropped1()[ruleset.Invalid]; is != invalid+1 {
+		t.Errorf("%d packets were dropped, of which one was to a NodePort", is-invalid)
+	}
 	before := n.node.dropped1()
 	n.client.answers("tcp", vip(onlyA), 80, map[string]string{"a": at.client})
 	set1(t, table, proxy.State{})

@@ -79,7 +79,11 @@ func TestEdits(t *testing.T) {
 		},
 		"policy":       func() string { return "add chain inet hythe filter-forward { policy drop; }" },
 		"one endpoint": func() string { return "delete element inet hythe endpoints4 { 10.96.0.7 . tcp . 80 . 1 }" },
-		"the source":   func() string { return "add element inet hythe restricted4 { 10.96.0.7 . tcp . 80 }" },
+		"a lead":       func() string { return "delete element inet hythe picks4 { 0x3 . 0x0 }" },
+		"a chain with what leads there": func() string {
+			return "delete element inet hythe picks4 { 0x3 . 0x0 } ; delete chain inet hythe pick4-3"
+		},
+		"the source": func() string { return "add element inet hythe restricted4 { 10.96.0.7 . tcp . 80 }" },
 	} {
 		before := value(table.metrics.repairs)
 		start := time.Now()
@@ -94,7 +98,8 @@ func TestEdits(t *testing.T) {
 			s, err := readback.Table()
 			wrong := strings.Contains(string(out), `accept comment "refuse"`) || strings.Contains(string(out), `drop comment "one of 3"`) ||
 				strings.Contains(string(out), "policy drop") || !strings.Contains(string(out), "10.96.0.7 . tcp . 80 . 0x00000001") ||
-				s.Elements["restricted4"] != 0
+				!strings.Contains(string(out), "0x00000003 . 0x00000000 : goto pick4-3") ||
+				s.Elements["restricted4"] != 0 || !strings.Contains(string(out), "chain pick4-3 {")
 			if err == nil && !wrong && s.Whole && value(table.metrics.repairs) > before {
 				break
 			}

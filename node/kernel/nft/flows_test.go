@@ -91,7 +91,7 @@ func (d *datapath) start() {
 	d.Helper()
 	var err error
 	d.reg = prometheus.NewRegistry()
-	if d.flows, err = conntrack.New(slog.New(slog.NewTextHandler(d.Output(), nil)), d.reg, conntrack.InNetNS(int(d.n.node.ns))); err != nil {
+	if d.flows, err = conntrack.New(slog.New(slog.NewTextHandler(d.Output(), nil)), d.reg, conntrack.InNetNS(int(d.n.node.ns)), conntrack.Resetting(d.table.End)); err != nil {
 		d.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -106,7 +106,9 @@ func (d *datapath) start() {
 	}
 }
 
-func (d *datapath) deleted() float64 {
+func (d *datapath) deleted() float64 { return d.count("hythe_conntrack_deleted_flows_total") }
+
+func (d *datapath) count(name string) float64 {
 	families, err := d.reg.Gather()
 	if err != nil {
 		d.Fatal(err)
@@ -114,7 +116,7 @@ func (d *datapath) deleted() float64 {
 	sum := 0.0
 	for _, f := range families {
 		var m *dto.Metric
-		if f.GetName() == "hythe_conntrack_deleted_flows_total" {
+		if f.GetName() == name {
 			m = f.GetMetric()[0]
 			sum += m.GetCounter().GetValue()
 		}
@@ -279,5 +281,126 @@ func TestFlowsToLivingEndpoints(t *testing.T) {
 	}
 	if first+d.deleted() != 0 {
 		t.Errorf("%v and %v flows were ended without need", first, d.deleted())
+	}
+}
+
+// TestFlowsOfOneFrontend: a Service that has a ClusterIP and nothing else loses its endpoint.
+func TestFlowsOfOneFrontend(t *testing.T) {
+	eachFamily(t, func(t *testing.T, at addresses, n topology) {
+		d := newDatapath(t, n, at)
+		ip := fmt.Sprintf(at.service, datagrams)
+		state := func(endpoint string) proxy.State {
+			s := d.udp(80, endpoint)
+			for f := range s.Frontends {
+				if f.Protocol == proxy.UDP && f.Addr.String() != ip {
+					delete(s.Frontends, f)
+				}
+			}
+			return s
+		}
+		d.set(state(at.a))
+		s := n.b.sender(ip, 80)
+		for _, to := range []string{at.a, at.remote, at.a, at.remote, at.a} { // an agent that has just started looks at all for a while
+			d.set(state(to))
+			s.comesTo(map[string]string{at.a: "a", at.remote: "remote"}[to])
+		}
+	})
+}
+
+// TestFlowsToHostPorts: a pod with a UDP host port is replaced by another one, goes, and comes back; at the node's address
+// and, from the node itself, at its loopback address.
+func TestFlowsToHostPorts(t *testing.T) {
+	testenv.Root(t)
+	for name, at := range map[string]addresses{"IPv4": four, "IPv6": six} {
+		t.Run(name, func(t *testing.T) {
+			n := build(t, at)
+			d := newDatapath(t, n, at)
+			for _, pod := range []string{"a", "b"} {
+				n.node.sysctl("ipv4/conf/hyt"+strings.Repeat(pod, 11)+"/route_localnet", "1") // as the plugin does
+			}
+			state := func(pods ...string) proxy.State {
+				settings := proxy.DefaultSettings()
+				for _, pod := range pods {
+					settings.HostPorts = append(settings.HostPorts, proxy.HostPort{Protocol: proxy.UDP, Port: 5353, PodPort: 8080,
+						Pods: []netip.Addr{netip.MustParseAddr(pod)}})
+				}
+				s, problems := proxy.Build(snapshot(at), "one", settings)
+				if len(problems) > 0 {
+					t.Fatal(problems)
+				}
+				return s
+			}
+			d.set(state())
+			senders := []sender{n.client.sender(at.node, 5353), n.b.sender(at.node, 5353), n.node.sender(at.node, 5353)}
+			if at.bits == 32 {
+				senders = append(senders, n.node.sender("127.0.0.1", 5353))
+			}
+			for _, s := range senders {
+				s.comesTo("refused")
+			}
+			for _, pods := range [][]string{{at.a}, {at.b}, {}, {at.a}} {
+				want := "refused"
+				d.set(state(pods...))
+				if len(pods) > 0 {
+					want = map[string]string{at.a: "a", at.b: "b"}[pods[0]]
+				}
+				for _, s := range senders {
+					s.comesTo(want)
+				}
+			}
+		})
+	}
+}
+
+// TestFlowsToTerminating: a flow stays with an endpoint that terminates for as long as it serves, and no longer.
+func TestFlowsToTerminating(t *testing.T) {
+	testenv.Root(t)
+	at := six
+	n := build(t, at)
+	d := newDatapath(t, n, at)
+	vip := fmt.Sprintf(at.vip, datagrams)
+	keep := func(endpoint string, keeps ...string) proxy.State {
+		s := d.udp(80, endpoint)
+		for f, b := range s.Frontends {
+			if f.Protocol == proxy.UDP {
+				for _, k := range keeps {
+					b.Keep = append(b.Keep, netip.AddrPortFrom(netip.MustParseAddr(k), 8080))
+				}
+				s.Frontends[f] = b
+			}
+		}
+		return s
+	}
+	// Flows of another frontend, which loses its endpoint at the same time, tell when all were looked at.
+	marker := proxy.Frontend{Addr: netip.MustParseAddr(fmt.Sprintf(at.vip, empty)), Protocol: proxy.UDP, Port: 53}
+	with := d.udp(80, at.b)
+	eps := with.Frontends[proxy.Frontend{Addr: netip.MustParseAddr(vip), Protocol: proxy.UDP, Port: 80}]
+	first := keep(at.a)
+	first.Frontends[marker] = eps
+	d.set(first)
+	other := n.client.sender(marker.Addr.String(), 53)
+	other.comesTo("b")
+	old := []sender{n.client.sender(vip, 80), n.b.sender(vip, 80), n.client.sender(at.node, 30080+datagrams)}
+	for _, s := range old {
+		s.comesTo("a")
+	}
+	second := keep(at.remote, at.a)
+	second.Frontends[marker] = proxy.Backends{}
+	d.set(second)
+	n.client.sender(vip, 80).comesTo("remote")
+	other.comesTo("refused")
+	other.eventually("the look is over", func() bool { return d.deleted() > 0 })
+	before := d.deleted()
+	for _, s := range old {
+		if got := s.hears(); got != "a" {
+			t.Errorf("a flow to an endpoint that terminates comes to %q", got)
+		}
+	}
+	d.set(keep(at.remote))
+	for _, s := range old {
+		s.comesTo("remote")
+	}
+	if got := d.deleted() - before; int(got) != len(old) {
+		t.Errorf("%v flows were ended when the endpoint was gone, want %d", got, len(old))
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/kernel/nft/readback"
+	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -80,6 +81,10 @@ func hostPorts(t *testing.T, at addresses) {
 			t.Errorf("read back: %+v, %v", f, err)
 		}
 	})
+
+	// What conntrack cannot place is not answered by the node itself.
+	n.node.counts(ruleset.Invalid, func() { n.client.resetsPort(at.node, 54323) })
+	n.node.counts(ruleset.Invalid, func() { n.client.resetsPort(at.node, 8081) })
 
 	// They go without trace.
 	settings.HostPorts = nil

@@ -66,6 +66,8 @@ func lookups1(t *testing.T, at addresses) {
 		{at.b, at.node, 30080 + localAway, readback.FromPod, readback.Forwarded, []string{at.remote}, true},
 		{at.a, ip(onlyA), 80, readback.FromPod, readback.Forwarded, []string{at.a + " pod to itself"}, false},
 		{at.remote, ip(onlyA), 80, readback.FromPod, readback.Forwarded, []string{at.a}, false},
+		{at.remote, vip(localAway), 80, readback.FromPod, readback.Forwarded, []string{at.remote + " pod elsewhere by a VIP"}, true},
+		{at.remote, at.node, 30080 + localAway, readback.FromPod, readback.Forwarded, []string{at.remote + " pod elsewhere by a NodePort"}, true},
 		{at.client, ip(empty), 80, readback.FromOutside, readback.Refused, nil, false},
 		{at.client, at.node, 30080 + empty, readback.FromOutside, readback.Refused, nil, false},
 		{at.client, vip(clusterPolicy), 81, readback.FromOutside, readback.Refused, nil, false},
@@ -131,7 +133,7 @@ func TestLookupSeesTheKernel(t *testing.T) {
 		}},
 		{"delete element inet hythe frontends4 { 10.96.0.7 . tcp . 80 }", func(f readback.Found) bool { return f.Verdict == readback.Refused && f.Address }},
 		{"delete element inet hythe addresses4 { 10.96.0.7 }", func(f readback.Found) bool { return f.Verdict == readback.NotService && !f.Address }},
-		{"flush chain inet hythe services", func(readback.Found) bool { s, err := readback.Table(); return err == nil && s.Present && !s.Whole }},
+		{"flush chain inet hythe services4", func(readback.Found) bool { s, err := readback.Table(); return err == nil && s.Present && !s.Whole }},
 	} {
 		if err := nftTool(t, strings.Fields(step.harm)...); err != nil {
 			t.Fatal(err)

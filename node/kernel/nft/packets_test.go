@@ -449,6 +449,10 @@ func packets(t *testing.T, at addresses) {
 	n.a.answers("tcp", ip(onlyA), 80, map[string]string{"a": at.hairpin})
 	n.a.answers("tcp", at.remote, 8080, map[string]string{"remote": at.a})
 	n.a.answers("tcp", at.client, 8080, map[string]string{"client": at.node})
+	// From a pod of another node, by this node: what is answered past it could not be translated back.
+	n.remote.answers("tcp", vip(localAway), 80, map[string]string{"remote": at.overlay})
+	n.remote.answers("tcp", at.node, 30080+localAway, map[string]string{"remote": at.overlay})
+	n.remote.answers("tcp", at.node, 30080+onlyA, map[string]string{"a": at.remote})
 	// From the node.
 	n.node.answers("tcp", ip(clusterPolicy), 80, map[string]string{"a": at.node, "b": at.node, "remote": at.overlay})
 	n.node.answers("tcp", at.node, 30080+clusterPolicy, map[string]string{"a": at.node, "b": at.node, "remote": at.overlay})

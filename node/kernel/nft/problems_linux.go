@@ -1,6 +1,12 @@
 package nft
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"hythe.dev/hythe/internal/model"
@@ -8,16 +14,14 @@ import (
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
 )
 
-// A refusal is an element that the kernel did not take.
-type refusal struct {
-	nfnetlink.Element
-	err error
-}
+// maxTold is how many refused elements are told one by one.
+const maxTold = 50
 
-// told is what Problems tells, as the last Set left it.
+// told is what Problems tells.
 type told struct {
 	mu      sync.Mutex
-	refused []refused
+	refused []refused // the first maxTold
+	more    int
 }
 
 // refused is a refusal with the Service that it concerns, the zero Key for none.
@@ -28,12 +32,40 @@ type refused struct {
 
 // tell notes what the kernel refused. The caller holds t.mu.
 func (t *Table) tell() {
+	if !t.news {
+		return
+	}
+	t.news = false
 	t.told.mu.Lock()
 	defer t.told.mu.Unlock()
-	t.told.refused = nil
-	for _, r := range t.refused {
+	t.told.refused, t.told.more = nil, 0
+	for _, r := range t.sortedRefusals() {
 		t.told.refused = append(t.told.refused, refused{r, t.owner(r.Element)})
 	}
+	t.told.more = len(t.refused) - len(t.told.refused)
+}
+
+// sortedRefusals returns what the kernel refused, at most maxTold.
+func (t *Table) sortedRefusals() []refusal {
+	all := slices.SortedFunc(maps.Values(t.refused), func(a, b refusal) int {
+		return cmp.Or(strings.Compare(a.Set, b.Set), strings.Compare(a.Key, b.Key))
+	})
+	return all[:min(len(all), maxTold)]
+}
+
+// refusals is what the kernel refused as an error, nil for nothing.
+func (t *Table) refusals() error {
+	if len(t.refused) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, r := range t.sortedRefusals() {
+		errs = append(errs, r)
+	}
+	if more := len(t.refused) - len(errs); more > 0 {
+		errs = append(errs, fmt.Errorf("%d further elements were refused", more))
+	}
+	return errors.Join(errs...)
 }
 
 // Problems says what the table does not hold though it should. node is this node's name.
@@ -50,6 +82,10 @@ func (t *Table) Problems(node string) []model.Problem {
 		out = append(out, model.Problemf(object, "RefusedByKernel",
 			"The kernel of node %s refused the element %s: %v. All others are in place. Look at this Service's addresses, ports and endpoints; if they are right, report it as a fault of Hythe.",
 			node, ruleset.ElementText(r.Element), r.err))
+	}
+	if more := t.told.more; more > 0 {
+		out = append(out, model.Problemf(self, "RefusedByKernel",
+			"The kernel of node %s refused %d further elements. Mend those that are named, or look at the agent's log.", node, more))
 	}
 	return out
 }

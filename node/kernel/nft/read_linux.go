@@ -2,6 +2,7 @@ package nft
 
 import (
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
 )
 
@@ -34,6 +35,9 @@ func read(c nfnetlink.Conn) (found, error) {
 	if f.picks, f.whole = ruleset.Recognise(rules); !f.whole {
 		return f, nil
 	}
+	if f.whole, err = readback.Led(c, f.picks); err != nil || !f.whole {
+		return f, err
+	}
 	for _, s := range ruleset.Sets() {
 		if s.Dynamic {
 			continue
@@ -42,5 +46,20 @@ func read(c nfnetlink.Conn) (found, error) {
 			return found{}, err
 		}
 	}
+	f.whole = chained(f.picks, f.contents)
 	return f, nil
+}
+
+// chained says whether the chains are there to which frontends lead: the kernel does not know that they do.
+func chained(chains map[string]bool, contents nfnetlink.Contents) bool {
+	leads := map[string]bool{}
+	for _, s := range ruleset.Sets() {
+		leads[s.Name] = s.Words != nil
+	}
+	for e, chain := range contents {
+		if leads[e.Set] && chain != ruleset.NoLocalEndpoint && !chains[chain] {
+			return false
+		}
+	}
+	return true
 }

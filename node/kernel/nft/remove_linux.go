@@ -24,6 +24,13 @@ func Remove(options ...Option) error {
 	if err != nil {
 		return err
 	}
+	t.conn = c
+	if t.metrics, err = newMetrics(nil); err != nil {
+		return fmt.Errorf("register metrics of the datapath: %w", err)
+	}
+	if err := t.endInterim(); err != nil {
+		return err
+	}
 	if !there.Exists {
 		return nil
 	}

@@ -125,3 +125,72 @@ func TestRestartWritesNothing(t *testing.T) {
 		})
 	}
 }
+
+// An agent that was away for an hour, in which much has changed, writes that and nothing that is right already. The table
+// serves meanwhile, and is never without what stays.
+func TestRestartAfterLong(t *testing.T) {
+	for name, options := range map[string][]Option{"owner": nil, "no owner": {WithoutOwner()}} {
+		t.Run(name, func(t *testing.T) {
+			testenv.NetNS(t)
+			before := testTable(t, options...)
+			set1(t, before, services(400))
+			if err := before.Close(); err != nil {
+				t.Fatal(err)
+			}
+			later := services(500) // a hundred are new
+			for f, b := range later.Frontends {
+				switch n := f.Addr.As4()[3]; {
+				case f.Addr.As4()[2] == 0 && n < 50: // deleted
+					delete(later.Frontends, f)
+					delete(later.Addresses, f.Addr)
+				case n < 100: // other endpoints
+					b.Outside = slices.Concat(b.Outside[1:], endpoints("10.245.0.1", 2))
+					b.Inside = b.Outside
+					later.Frontends[f] = b
+				case n < 120:
+					b.Outside = nil
+					b.Inside = nil
+					later.Frontends[f] = b
+				}
+			}
+			was := contents(t)
+			after := testTable(t, options...)
+			set1(t, after, later)
+			is, differ := contents(t), 0
+			for e, v := range is {
+				if old, there := was[e]; !there || old != v {
+					differ++
+				}
+			}
+			for e := range was {
+				if _, stays := is[e]; !stays {
+					differ++
+				}
+			}
+			if got := value(after.metrics.changes); int(got) != differ || value(after.metrics.rebuilds) != 0 {
+				t.Errorf("%v elements were written, %d were wrong", got, differ)
+			}
+			check(t, later)
+			sent := value(after.metrics.changes)
+			set1(t, after, later)
+			if got := value(after.metrics.changes); got != sent {
+				t.Errorf("a second time %v elements are written", got-sent)
+			}
+		})
+	}
+}
+
+// contents are the elements in the kernel.
+func contents(t *testing.T) nfnetlink.Contents {
+	t.Helper()
+	c, err := nfnetlink.Dial(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	f, err := read(c)
+	if err != nil || !f.whole {
+		t.Fatalf("read the table: %v", err)
+	}
+	return f.contents
+}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 	"hythe.dev/hythe/node/kernel/nft/readback"
@@ -22,9 +21,6 @@ import (
 // maxChanges is how many elements one batch changes while the table is filled: the kernel's lock is held for some
 // 20 ms, and what else the agent has to say to the kernel comes in between.
 const maxChanges = 8000
-
-// maxFailures bounds how many elements of one Set are searched for by halving.
-const maxFailures = 16
 
 // A Table is the table "inet hythe" of one network namespace.
 type Table struct {
@@ -39,10 +35,12 @@ type Table struct {
 	listener nfnetlink.Conn
 	wanted   *proxy.State       // what the last Set asked for
 	written  *proxy.State       // what is in the kernel, nil if that has to be read
+	private  bool               // nobody else has the maps of wanted that Update changes
 	contents nfnetlink.Contents // the elements that are in the kernel
-	picks    map[string]bool
-	failures int
-	refused  []refusal
+	picks    picks
+	refused  map[nfnetlink.Element]refusal // what written has and the kernel does not
+	news     bool                          // of refused, which Problems does not have yet
+	interim  bool                          // what is sent is for the table that serves while this one is replaced
 
 	told told // guards itself: Problems does not wait for a Set
 }
@@ -59,7 +57,7 @@ func WithoutOwner() Option { return func(t *Table) { t.plain = true } }
 // New opens the sockets of a Table and finds out what the kernel can. It writes no rule yet. Without InNetNS it works
 // in the network namespace that the calling thread is in. reg takes the metrics; nil for none.
 func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Table, error) {
-	t := &Table{log: log, sets: map[string]ruleset.Set{}}
+	t := &Table{log: log, sets: map[string]ruleset.Set{}, refused: map[nfnetlink.Element]refusal{}}
 	for _, s := range ruleset.Sets() {
 		t.sets[s.Name] = s
 	}
@@ -96,12 +94,12 @@ func (t *Table) Close() error {
 
 // Set makes the table hold s. It writes what differs from what is there, in one batch if the table is in use; a table
 // that is filled for the first time is written in several. After an error it reads what is there, and isolates
-// elements that the kernel refuses; the error then names them, and all others are in place. ctx ends a long Set
-// between batches.
+// elements that the kernel refuses; the error then names them, and all others are in place. What is refused is tried
+// again by each Set, and by Run. ctx ends a long Set between batches.
 func (t *Table) Set(ctx context.Context, s proxy.State) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.wanted = &s
+	t.wanted, t.private = &s, false
 	return t.sync(ctx)
 }
 
@@ -109,7 +107,6 @@ func (t *Table) Set(ctx context.Context, s proxy.State) error {
 func (t *Table) sync(ctx context.Context) error {
 	start := time.Now()
 	defer func() { t.metrics.seconds.Observe(time.Since(start).Seconds()) }()
-	t.failures, t.refused = maxFailures, nil
 	err := t.write(ctx, false)
 	if err != nil && ctx.Err() == nil {
 		t.log.Warn("the kernel refused a change of table inet hythe: reading it and trying again", "error", err)
@@ -117,41 +114,77 @@ func (t *Table) sync(ctx context.Context) error {
 		err = t.write(ctx, true)
 	}
 	t.tell()
-	if err != nil {
+	if t.written = t.wanted; err != nil {
 		t.written = nil
+	}
+	if err := errors.Join(err, t.refusals()); err != nil {
 		return fmt.Errorf("set table inet %s: %w", nfnetlink.TableName, err)
 	}
-	t.written = t.wanted
 	return nil
 }
 
+// plan returns the changes from gone to come. What of them was refused counts no more: it is tried as part of them, or is not wanted.
+func (t *Table) plan(gone, come proxy.State) []change {
+	keys, want := ruleset.Encode(gone, t.contents), ruleset.Encode(come, t.contents)
+	for e := range t.refused {
+		_, goes := keys[e]
+		_, comes := want[e]
+		if goes || comes {
+			delete(t.refused, e)
+			t.news = true
+		}
+	}
+	return difference(keys, t.contents, want)
+}
+
+// retry tries again what was refused, and that alone.
+func (t *Table) retry(ctx context.Context) error {
+	var changes []change
+	for e, r := range t.refused {
+		have, there := t.contents[e]
+		changes = append(changes, change{Element: e, old: have, new: r.new, remove: there, insert: r.insert})
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	clear(t.refused)
+	t.news = true
+	return t.apply(ctx, nil, changes, len(changes), true)
+}
+
 // write applies the difference between what is there and what is wanted. If isolate is set, it reads what is there, and
-// goes on after an error.
+// writes all that the kernel takes.
 func (t *Table) write(ctx context.Context, isolate bool) error {
 	if t.written != nil && !isolate {
 		gone, come := only(*t.written, *t.wanted), only(*t.wanted, *t.written)
-		changes := difference(ruleset.Encode(gone, t.contents), t.contents, ruleset.Encode(come, t.contents))
-		return t.apply(ctx, nil, changes, len(changes), isolate)
+		changes := t.plan(gone, come)
+		if err := t.apply(ctx, nil, changes, len(changes), false); err != nil {
+			return err
+		}
+		return t.retry(ctx)
+	}
+	if err := t.endInterim(); err != nil { // of an agent that was killed
+		return err
 	}
 	there, err := read(t.conn)
 	if err != nil {
 		return err
 	}
+	t.news = t.news || len(t.refused) > 0
+	clear(t.refused)
 	if there.whole {
 		t.own(there.Flags)
-		t.contents, t.picks = there.contents, there.picks
+		t.contents, t.picks = there.contents, newPicks(there.picks, there.contents, t.sets)
 		return t.apply(ctx, nil, difference(t.contents, t.contents, ruleset.Encode(*t.wanted, t.contents)), maxChanges, isolate)
 	}
-	t.contents, t.picks = nfnetlink.Contents{}, map[string]bool{}
 	changes := difference(nil, nil, ruleset.Encode(*t.wanted, nil))
-	prefix, chunk := ruleset.Skeleton(t.flags()), maxChanges
-	if there.Exists {
-		// An old table serves until the new one is whole: so all in one batch.
-		t.log.Info("writing table inet hythe anew: it is another version's, or was changed by others")
-		prefix, chunk = append([]netlink.Message{nfnetlink.DeleteTable(nfnetlink.TableName)}, prefix...), max(1, len(changes))
-	}
+	t.contents, t.picks = make(nfnetlink.Contents, len(changes)), newPicks(nil, nil, nil)
 	t.metrics.rebuilds.Inc()
-	return t.apply(ctx, prefix, changes, chunk, isolate)
+	if there.Exists {
+		t.log.Info("writing table inet hythe anew: it is another version's, or was changed by others")
+		return t.replace(ctx, changes, isolate)
+	}
+	return t.apply(ctx, ruleset.Skeleton(t.flags()), changes, maxChanges, isolate)
 }
 
 // flags are those that a new table gets: an owner, if it survives its owner's end.
@@ -172,8 +205,12 @@ func (t *Table) own(flags uint32) {
 	}
 }
 
-// apply writes prefix and changes in batches of at most chunk changes.
+// apply writes prefix and changes in batches of at most chunk changes. If isolate is set, it writes all that the kernel takes.
 func (t *Table) apply(ctx context.Context, prefix []netlink.Message, changes []change, chunk int, isolate bool) error {
+	write := t.commit
+	if isolate {
+		write = t.isolate
+	}
 	order(changes, t.sets)
 	var errs []error
 	for len(prefix) > 0 || len(changes) > 0 {
@@ -181,72 +218,18 @@ func (t *Table) apply(ctx context.Context, prefix []netlink.Message, changes []c
 			return errors.Join(append(errs, err)...)
 		}
 		n := min(len(changes), max(1, chunk))
-		if err := t.commit(prefix, changes[:n], isolate); err != nil {
+		if err := write(prefix, changes[:n]); err != nil {
 			errs = append(errs, err)
-			if !isolate {
+			if !isolate || len(prefix) > 0 {
 				break
 			}
 		}
 		prefix, changes = nil, changes[n:]
 	}
+	if len(errs) == 0 {
+		t.sweep()
+	}
 	return errors.Join(errs...)
-}
-
-// commit writes one batch. If the kernel refuses it and isolate is set, it halves the changes until those that fail
-// are alone.
-func (t *Table) commit(prefix []netlink.Message, changes []change, isolate bool) error {
-	err := t.transact(prefix, changes)
-	if err == nil {
-		return nil
-	}
-	if len(changes) == 1 {
-		t.failures--
-		t.refused = append(t.refused, refusal{changes[0].Element, err})
-		if len(prefix) > 0 { // what comes with the table may be bad, the table is not
-			if err := t.transact(prefix, nil); err != nil {
-				return fmt.Errorf("write the skeleton: %w", err)
-			}
-		}
-		return fmt.Errorf("write element %s: %w", ruleset.ElementText(changes[0].Element), err)
-	}
-	if len(changes) == 0 || !isolate || t.failures <= 0 || errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("write %d elements: %w", len(changes), err)
-	}
-	half := len(changes) / 2
-	return errors.Join(t.commit(prefix, changes[:half], true), t.commit(nil, changes[half:], true))
-}
-
-// transact sends one batch: prefix, the chains that changes lead to and that are not there yet, and changes.
-func (t *Table) transact(prefix []netlink.Message, changes []change) error {
-	messages := prefix[:len(prefix):len(prefix)]
-	added := map[string]bool{}
-	for _, c := range changes {
-		if !t.sets[c.Set].Verdicts || !c.insert || t.picks[c.new] || added[c.new] {
-			continue
-		}
-		if pick, ok := ruleset.PickChainNamed(c.new); ok {
-			messages = append(messages, nfnetlink.NewChain(pick)...)
-			added[c.new] = true
-		}
-	}
-	messages = append(messages, changeMessages(changes, t.sets)...)
-	err := t.conn.Batch(messages)
-	t.metrics.batches.Inc()
-	if err != nil {
-		return err
-	}
-	t.metrics.changes.Add(float64(len(changes)))
-	for name := range added {
-		t.picks[name] = true
-	}
-	for _, c := range changes {
-		if c.insert {
-			t.contents[c.Element] = c.new
-		} else {
-			delete(t.contents, c.Element)
-		}
-	}
-	return nil
 }
 
 // WriteText writes what the table is to hold, and whether it does, for people.
@@ -260,6 +243,8 @@ func (t *Table) WriteText(w io.Writer) {
 		return
 	case t.written == nil:
 		fmt.Fprintln(w, "NOT in the kernel as below: the last change failed")
+	case len(t.refused) > 0:
+		fmt.Fprintf(w, "%d elements of what is below are NOT in the kernel, which refused them\n", len(t.refused))
 	}
 	t.wanted.WriteText(w)
 }

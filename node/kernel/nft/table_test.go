@@ -198,6 +198,18 @@ func randomState(r *rand.Rand) proxy.State {
 			if r.IntN(2) == 0 {
 				s.Addresses[addr] = struct{}{}
 			}
+			for set, ranges := range map[*proxy.Set[netip.Addr]]*proxy.Set[netip.Prefix]{&s.Externals: &s.ServiceRanges, &s.Others: &s.NodePortRanges} {
+				if *set == nil {
+					*set, *ranges = proxy.Set[netip.Addr]{}, proxy.Set[netip.Prefix]{}
+				}
+				if r.IntN(2) == 0 {
+					(*set)[addr] = struct{}{}
+					p, _ := addr.Prefix(addr.BitLen() - 7*r.IntN(2)) // both have the address of 1
+					if covered := slices.ContainsFunc(slices.Collect(maps.Keys(*ranges)), p.Overlaps); !covered {
+						(*ranges)[p] = struct{}{}
+					}
+				}
+			}
 			if r.IntN(2) == 0 {
 				s.Pings[addr] = netip.MustParseAddr(family.node)
 			}
@@ -208,7 +220,13 @@ func randomState(r *rand.Rand) proxy.State {
 					b.Inside = b.Outside
 				}
 				b.Affinity = time.Duration(r.IntN(3)) * time.Hour
-				if f.Addr == addr && r.IntN(2) == 0 {
+				if r.IntN(3) == 0 {
+					b.Choice = proxy.Choice(r.IntN(3))
+				}
+				if len(b.Outside)+len(b.Inside) == 0 {
+					b.Elsewhere = r.IntN(2) == 0
+				}
+				if r.IntN(2) == 0 {
 					b.Sources = []netip.Prefix{}
 					for j := range r.IntN(3) {
 						p, _ := netip.AddrFrom4([4]byte{192, 0, byte(j), 0}).Prefix(24)
@@ -231,6 +249,14 @@ func randomState(r *rand.Rand) proxy.State {
 	return s
 }
 
+// rng is a source that tells how to repeat it.
+func rng(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
 // checkFrontends wants to read back what was asked for.
 func checkFrontends(t *testing.T, want proxy.State) {
 	t.Helper()
@@ -240,8 +266,11 @@ func checkFrontends(t *testing.T, want proxy.State) {
 	}
 	for f, b := range want.Frontends {
 		b.Outside, b.Inside = slices.SortedFunc(slices.Values(b.Outside), netip.AddrPort.Compare), slices.SortedFunc(slices.Values(b.Inside), netip.AddrPort.Compare)
-		if b.Empty() {
+		if len(b.Outside)+len(b.Inside) == 0 {
 			b.Affinity = 0 // no chain says it
+		}
+		if len(b.Outside) < 2 && len(b.Inside) < 2 {
+			b.Choice = proxy.Random // there is none
 		}
 		if !got[f].Equal(b) {
 			t.Fatalf("%s: %v was read, %v asked for", f, got[f], b)
@@ -334,7 +363,7 @@ func TestRepair(t *testing.T) {
 		"delete table inet hythe",
 		"add element inet hythe addresses4 { 192.0.2.1 }",
 		"flush chain inet hythe nat-postrouting",
-		"insert rule inet hythe services drop",
+		"insert rule inet hythe services4 drop",
 		"add element inet hythe pod-ranges4 { 172.16.0.0/12 }",
 	} {
 		repairs := value(table.metrics.repairs)
@@ -407,17 +436,23 @@ func TestOwner(t *testing.T) {
 func TestListing(t *testing.T) {
 	needNft(t)
 	testenv.NetNS(t)
-	set1(t, testTable(t), services(2))
+	state, eps := services(2), endpoints("10.244.0.0", 2)
+	stays := proxy.Frontend{Addr: netip.MustParseAddr("10.96.0.9"), Protocol: proxy.UDP, Port: 53}
+	state.Frontends[stays] = proxy.Backends{Outside: eps, Inside: eps, Affinity: time.Hour}
+	set1(t, testTable(t), state)
 	out, err := exec.Command("nft", "list", "table", "inet", "hythe").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, want := range []string{
-		"elements = { 10.96.0.0 . tcp . 80 : goto pick4-3,",
+		"10.96.0.0 . tcp . 80 : 0x00000000 . 0x00000003 . 0x00000000,",
+		"10.96.0.9 . udp . 53 : 0x00000000 . 0x00000002 . 0x00000e10",
+		"0x00000003 . 0x00000000 : goto pick4-3",
 		"10.96.0.1 . tcp . 80 . 0x00000002 : 10.244.0.2 . 8080 }",
 		"dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints4",
-		"ip daddr . meta l4proto . th dport vmap @frontends4",
-		"oifname \"hyt*\" ip saddr . ip daddr @hairpins4 masquerade",
+		"vmap @picks4 comment \"ClusterIP or VIP, by frontends4\"",
+		"oifname \"hyt*\" oifname != @overlays goto to-local-pod",
+		"ip saddr . ip daddr @hairpins4 masquerade",
 		"comment \"" + ruleset.Comment(ruleset.Version()) + "\"",
 	} {
 		if !strings.Contains(string(out), want) {
@@ -473,7 +508,7 @@ func TestScale(t *testing.T) {
 	took("read back and compare", func() { table.written = nil; set1(t, table, s) })
 	rules, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_RULE_TABLE, Data: []byte(nfnetlink.TableName + "\x00")},
-		{Type: unix.NFTA_RULE_CHAIN, Data: []byte("services\x00")},
+		{Type: unix.NFTA_RULE_CHAIN, Data: []byte("services4\x00")},
 	})
 	if err != nil {
 		t.Fatal(err)

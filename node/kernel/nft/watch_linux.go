@@ -17,23 +17,35 @@ const (
 	repairDelay = 20 * time.Millisecond
 	// retryDelay is how long after a failed repair the next one is tried.
 	retryDelay = time.Second
+	// refusedDelay is how often it is tried again what the kernel refused.
+	refusedDelay = 10 * time.Second
 )
 
 // Run repairs the table whenever somebody else changed it, or may have, until ctx is done. What Set asked for last is
-// what it repairs to. It returns an error only if it cannot listen any more.
+// what it repairs to. Now and then it tries again what the kernel refused. It returns an error only if it cannot listen
+// any more.
 func (t *Table) Run(ctx context.Context) error {
 	past := time.Unix(1, 0)
 	stop := context.AfterFunc(ctx, func() { _ = t.listener.SetReadDeadline(past) })
 	defer stop()
 	waiting := false
+	t.wakeIn(ctx, refusedDelay)
 	for ctx.Err() == nil {
 		messages, err := t.listener.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			waiting = !t.repair(ctx)
-			t.wakeIn(ctx, waiting, retryDelay)
+			if waiting {
+				waiting = !t.repair(ctx)
+			} else {
+				t.again(ctx)
+			}
+			if waiting {
+				t.wakeIn(ctx, retryDelay)
+			} else {
+				t.wakeIn(ctx, refusedDelay)
+			}
 		case errors.Is(err, unix.ENOBUFS):
 			t.log.Warn("notifications of nftables were lost")
 			waiting = t.wakeOnce(ctx, waiting)
@@ -49,24 +61,37 @@ func (t *Table) Run(ctx context.Context) error {
 // wakeOnce makes the next Receive end after repairDelay, unless one is to end already.
 func (t *Table) wakeOnce(ctx context.Context, waiting bool) bool {
 	if !waiting {
-		t.wakeIn(ctx, true, repairDelay)
+		t.wakeIn(ctx, repairDelay)
 	}
 	return true
 }
 
-// wakeIn sets or clears the deadline of the listener. A ctx that is done has set it to the past; that must win.
-func (t *Table) wakeIn(ctx context.Context, set bool, d time.Duration) {
-	var at time.Time
-	if set {
-		at = time.Now().Add(d)
-	}
-	_ = t.listener.SetReadDeadline(at)
+// wakeIn sets the deadline of the listener. A ctx that is done has set it to the past; that must win.
+func (t *Table) wakeIn(ctx context.Context, d time.Duration) {
+	_ = t.listener.SetReadDeadline(time.Now().Add(d))
 	if ctx.Err() != nil {
 		_ = t.listener.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// repair reads the table and writes what is wrong with it. It says whether all is well again.
+// again tries what the kernel refused, and that alone.
+func (t *Table) again(ctx context.Context) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.written == nil || len(t.refused) == 0 {
+		return
+	}
+	before := len(t.refused)
+	if err := t.retry(ctx); err != nil {
+		t.written = nil // the next Set reads it
+		t.log.Error("table inet hythe may not hold what it should", "error", err)
+	}
+	if t.tell(); len(t.refused) != before {
+		t.log.Info("the kernel takes elements that it had refused", "taken", before-len(t.refused), "refused", len(t.refused))
+	}
+}
+
+// repair reads the table and writes what is wrong with it. It says whether all is well again, but for what the kernel refuses.
 func (t *Table) repair(ctx context.Context) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -78,7 +103,6 @@ func (t *Table) repair(ctx context.Context) bool {
 	t.written = nil
 	if err := t.sync(ctx); err != nil {
 		t.log.Error("repair of table inet hythe failed", "error", err)
-		return false
 	}
-	return true
+	return t.written != nil
 }

@@ -40,8 +40,25 @@ func Dial(netns int) (Conn, error) {
 	return Conn{c}, nil
 }
 
-// Batch sends messages as one transaction, and returns why the kernel refused it: the errno of the first message that
-// it did not take.
+// A BatchError is why the kernel refused a transaction. Nothing of it was done.
+type BatchError struct {
+	Failures []Failure // in the order of the messages, not empty
+}
+
+// A Failure is what the kernel says of one message, by its index; -1 is the transaction as a whole.
+type Failure struct {
+	Message int
+	Err     error
+}
+
+// Error is the text of the first failure: the others may follow from it.
+func (e *BatchError) Error() string { return e.Failures[0].Err.Error() }
+
+// Unwrap is the first failure's error.
+func (e *BatchError) Unwrap() error { return e.Failures[0].Err }
+
+// Batch sends messages as one transaction. A *BatchError says which of them the kernel did not take: all of those, since it
+// looks at each message also after one that failed.
 func (c Conn) Batch(messages []netlink.Message) error {
 	all := make([]netlink.Message, 0, len(messages)+2)
 	edge := func(typ uint16) netlink.Message {
@@ -72,7 +89,7 @@ func (c Conn) outcome(first, last uint32) error {
 		return fmt.Errorf("read outcome of batch: %w", err)
 	}
 	defer func() { _ = c.SetReadDeadline(time.Time{}) }()
-	var failed error
+	var failed []Failure
 	buf := make([]byte, 64<<10)
 	for {
 		n := 0
@@ -93,11 +110,15 @@ func (c Conn) outcome(first, last uint32) error {
 				continue
 			}
 			errno := syscall.Errno(-int32(binary.NativeEndian.Uint32(r.Data)))
-			if errno != 0 && failed == nil {
-				failed = errno
+			if errno != 0 {
+				failed = append(failed, Failure{int(r.Header.Seq-first) - 1, errno})
 			}
-			if r.Header.Seq == last || r.Header.Seq == first && errno != 0 {
-				return failed
+			switch {
+			case r.Header.Seq != last && (r.Header.Seq != first || errno == 0):
+			case len(failed) > 0:
+				return &BatchError{failed}
+			default:
+				return nil
 			}
 		}
 	}

@@ -2,6 +2,8 @@ package nfnetlink
 
 import (
 	"encoding/binary"
+	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -88,6 +90,19 @@ func NewTable(name, comment string, flags uint32) netlink.Message {
 	return message(unix.NFT_MSG_NEWTABLE, netlink.Create, a)
 }
 
+// Retable makes messages about TableName messages about another table: all name theirs in their first attribute.
+func Retable(messages []netlink.Message, name string) []netlink.Message {
+	const header = 4 // struct nfgenmsg
+	old := (unix.SizeofNlAttr + len(TableName) + 1 + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1)
+	out := make([]netlink.Message, len(messages))
+	for i, m := range messages {
+		var first attrs
+		first.text(binary.NativeEndian.Uint16(m.Data[header+2:]), name)
+		out[i] = netlink.Message{Header: m.Header, Data: slices.Concat(m.Data[:header], first, m.Data[header+old:])}
+	}
+	return out
+}
+
 // DeleteTable deletes a table with all that is in it.
 func DeleteTable(name string) netlink.Message {
 	var a attrs
@@ -131,9 +146,16 @@ func NewSet(s Set, id uint32) netlink.Message {
 	case s.Dynamic:
 		a.nest(unix.NFTA_SET_DESC, func() { a.be32(unix.NFTA_SET_DESC_SIZE, s.Room) })
 	}
+	var order []byte
 	if s.Key.magic() == nftables.TypeIFName.GetNFTMagic() {
 		// nft shows names only if it is told that they are in the machine's byte order.
-		a.bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 1))
+		order = userdata.AppendUint32(order, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, 1)
+	}
+	if s.Words != nil {
+		order = userdata.AppendUint32(order, userdata.NFTNL_UDATA_SET_DATABYTEORDER, 1)
+	}
+	if order != nil {
+		a.bytes(unix.NFTA_SET_USERDATA, order)
 	}
 	return message(unix.NFT_MSG_NEWSET, netlink.Create, a)
 }
@@ -154,6 +176,14 @@ func NewChain(c Chain) []netlink.Message {
 		out = append(out, newRule(c.Name, r))
 	}
 	return out
+}
+
+// DeleteChain deletes a chain with its rules. Nothing may lead there.
+func DeleteChain(name string) netlink.Message {
+	var a attrs
+	a.text(unix.NFTA_CHAIN_TABLE, TableName)
+	a.text(unix.NFTA_CHAIN_NAME, name)
+	return message(unix.NFT_MSG_DELCHAIN, 0, a)
 }
 
 func newChain(c Chain) netlink.Message {
@@ -189,6 +219,26 @@ const maxElements = 60_000
 // NewElements inserts elements of s with their values; an empty value is none.
 func NewElements(s Set, elements []Element, values []string) []netlink.Message {
 	return elementMessages(unix.NFT_MSG_NEWSETELEM, s, elements, values)
+}
+
+// NewTimedElements inserts elements of s, which is dynamic and no map, for a time.
+func NewTimedElements(s Set, elements []Element, timeout time.Duration) []netlink.Message {
+	const each = 500 // far less than maxElements bytes
+	var out []netlink.Message
+	for some := range slices.Chunk(elements, each) {
+		var a, list attrs
+		for _, e := range some {
+			list.nest(unix.NFTA_LIST_ELEM, func() {
+				list.nest(unix.NFTA_SET_ELEM_KEY, func() { list.bytes(unix.NFTA_DATA_VALUE, []byte(e.Key)) })
+				list.bytes(unix.NFTA_SET_ELEM_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(timeout/time.Millisecond)))
+			})
+		}
+		a.text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		a.text(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+		a.bytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, list)
+		out = append(out, message(unix.NFT_MSG_NEWSETELEM, netlink.Create, a))
+	}
+	return out
 }
 
 // DeleteElements removes elements of s.
@@ -238,9 +288,12 @@ func (a *attrs) element(s Set, e Element, value string) {
 			return
 		}
 		a.nest(unix.NFTA_SET_ELEM_DATA, func() {
-			if s.Verdicts {
+			switch {
+			case s.Verdicts:
 				a.verdict(value)
-			} else {
+			case s.Words != nil:
+				a.bytes(unix.NFTA_DATA_VALUE, []byte(s.Words.Word(value)))
+			default:
 				a.bytes(unix.NFTA_DATA_VALUE, []byte(value))
 			}
 		})

@@ -102,6 +102,9 @@ func (c Conn) Elements(s Set, into Contents) error {
 	}
 	var starts, ends []string
 	add := func(key, keyEnd, value string, end bool) {
+		if s.Words != nil {
+			value = s.Words.Name(value)
+		}
 		switch {
 		case s.concatenated():
 			into[Element{Set: s.Name, Key: key, End: keyEnd}] = value

@@ -12,6 +12,9 @@ import (
 // TableName is the one table, of family inet, that this package writes.
 const TableName = "hythe"
 
+// InterimName is the table that serves while TableName is replaced. It is there for moments.
+const InterimName = "hythe-interim"
+
 // Flags of a table, of linux/netfilter/nf_tables.h; golang.org/x/sys does not have them.
 const (
 	TableOwner   = 0x2 // the socket that makes it owns it: nobody else can change it
@@ -74,9 +77,17 @@ type Set struct {
 	Key      Datatypes
 	Data     Datatypes
 	Verdicts bool // its values are chains to go to
+	Words    *Words
 	Interval bool
 	Dynamic  bool   // rules put elements in, and they go by themselves
 	Room     uint32 // how many elements a dynamic one takes
+}
+
+// Words are for a map of Data whose values stand for names of chains. A map of verdicts would do, but the kernel goes through all
+// elements of all those in each transaction that adds one (nft_table_validate).
+type Words struct {
+	Word func(name string) string
+	Name func(word string) string
 }
 
 // concatenated says whether the set holds ranges of concatenations. Each part of such an element is a range of its own.
@@ -105,8 +116,8 @@ type Element struct {
 	Set, Key, End string
 }
 
-// Contents are elements with their values, in the kernel's form: in a verdict map the name of a chain, empty in a plain
-// set.
+// Contents are elements with their values, in the kernel's form: in a verdict map the name of a chain, in one with Words
+// the name that a word stands for, empty in a plain set.
 type Contents map[Element]string
 
 // A KernelTable is the table itself as the kernel has it.

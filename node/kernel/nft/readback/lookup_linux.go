@@ -9,6 +9,7 @@ import (
 	"hythe.dev/hythe/node/kernel/link"
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
+	"hythe.dev/hythe/node/proxy"
 )
 
 // maxWays is for how many endpoints of one answer the way is looked up.
@@ -41,6 +42,8 @@ type lookups struct {
 	digit string
 	from  netip.Addr // the source address; that of this node is chosen before translation
 	err   error
+
+	byAddress bool // the frontends of addresses have the destination
 }
 
 // get returns the value of an element, and whether it is there.
@@ -88,8 +91,17 @@ func (l *lookups) find() Found {
 	}
 	if f.Address || f.NodePort || f.Outside != nil || f.Within != nil {
 		l.decide(&f)
+	} else if l.unallocated() {
+		f.drop(ruleset.Unallocated, "it is in "+ruleset.ServiceRangesSet+l.digit+", and no Service has it")
 	}
 	return f
+}
+
+// unallocated says whether an address could be a Service's, and is none's.
+func (l *lookups) unallocated() bool {
+	_, in := l.get(ruleset.ServiceRangesSet+l.digit, string(l.query.To.AsSlice()))
+	_, of := l.get(ruleset.OthersSet+l.digit, string(l.query.To.AsSlice()))
+	return in && !of
 }
 
 // source says which of the rules of nat-prerouting and nat-output takes packets from an address.
@@ -129,7 +141,8 @@ func (l *lookups) nodePort() bool {
 		return false
 	}
 	_, there := l.get(ruleset.NodePortsSet+l.digit, ruleset.PortKey(l.query.Protocol, l.query.Port))
-	return there && l.local(l.query.To)
+	_, served := l.get(ruleset.NodePortRangesSet+l.digit, string(l.query.To.AsSlice()))
+	return there && served && l.local(l.query.To)
 }
 
 // backends reads the lists of the frontend, in the order of the rules: the first map that has it counts.
@@ -139,22 +152,25 @@ func (l *lookups) backends(f *Found) {
 		if p.Inside {
 			into = &f.Within
 		}
-		if *into != nil || p.NodePort && !f.NodePort {
+		if *into != nil || p.NodePort && (!f.NodePort || l.byAddress) {
 			continue
 		}
 		key := ruleset.PortKey(l.query.Protocol, l.query.Port)
 		if !p.NodePort {
 			key = string(l.query.To.AsSlice()) + key
 		}
-		chain, there := l.get(p.Frontends+l.digit, key)
+		word, there := l.get(p.Frontends+l.digit, key)
 		if !there {
 			continue
 		}
+		chain := p.ChainOf(l.digit, word)
+		l.byAddress = l.byAddress || !p.NodePort && !p.Inside // before NodePorts, also those for sources inside
 		name := p.Frontends + l.digit
 		*into = &FoundBackends{Map: name, Element: ruleset.ElementText(nfnetlink.Element{Set: name, Key: key})[len(name)+1:], Chain: chain}
 		l.endpoints(*into, p, key)
+		l.chosen(*into)
 		if (*into).Affinity = ruleset.LeadOf(chain).Stay; (*into).Affinity > 0 {
-			value, _ := l.get(p.Affinity+l.digit, string(l.from.AsSlice())+key)
+			value, _ := l.get(p.Affinity+l.digit, key+string(l.from.AsSlice()))
 			(*into).Stays = ruleset.EndpointOf(value)
 		}
 	}
@@ -162,13 +178,14 @@ func (l *lookups) backends(f *Found) {
 
 // endpoints reads the list that a frontend's chain picks from.
 func (l *lookups) endpoints(b *FoundBackends, p ruleset.Pick, key string) {
-	n := ruleset.LeadOf(b.Chain).N
+	lead := ruleset.LeadOf(b.Chain)
+	n := lead.N
 	keys := make([]string, n)
 	for i := range keys {
 		keys[i] = key + ruleset.Index(i)
 	}
 	for at := 0; at < n; {
-		values, err := l.conn.Get(p.Endpoints+l.digit, keys[at:min(n, at+nfnetlink.MaxGet)])
+		values, err := l.conn.Get(p.EndpointsOf(lead)+l.digit, keys[at:min(n, at+nfnetlink.MaxGet)])
 		if err != nil {
 			l.fail(err)
 			return
@@ -184,6 +201,20 @@ func (l *lookups) endpoints(b *FoundBackends, p ruleset.Pick, key string) {
 	}
 }
 
+// chosen says what the hash of a chain chooses, if one does, and makes a list of endpoints of the one of slots.
+func (l *lookups) chosen(b *FoundBackends) {
+	lead := ruleset.LeadOf(b.Chain)
+	if lead.By == proxy.Random {
+		return
+	}
+	b.Choice = lead.By.String()
+	if slot, known := lead.Slot(netip.AddrPortFrom(l.from, l.query.FromPort)); known {
+		b.Chosen = b.Endpoints[slot]
+	}
+	slices.SortFunc(b.Endpoints, netip.AddrPort.Compare)
+	b.Endpoints = slices.Compact(b.Endpoints)
+}
+
 // decide says what becomes of a connection to a Service.
 func (l *lookups) decide(f *Found) {
 	by := f.Outside
@@ -192,10 +223,14 @@ func (l *lookups) decide(f *Found) {
 	}
 	key := string(f.Query.To.AsSlice()) + ruleset.PortKey(f.Query.Protocol, f.Query.Port)
 	_, empty := l.get(ruleset.EmptySet+l.digit, key)
-	l.restricted(f, key)
+	restricted, sources := ruleset.RestrictedSet, ruleset.SourcesSet
+	if f.NodePort && !l.byAddress {
+		restricted, sources, key = ruleset.RestrictedNodePortsSet, ruleset.NodePortSourcesSet, ruleset.PortKey(f.Query.Protocol, f.Query.Port)
+	}
+	l.restricted(f, restricted, sources, key)
 	switch {
-	case f.Restricted && !l.allowed(key):
-		f.drop(ruleset.SourceRange, ruleset.RestrictedSet+l.digit+" has it, and "+ruleset.SourcesSet+l.digit+" has no range with the source")
+	case f.Restricted && !l.allowed(sources, key):
+		f.drop(ruleset.SourceRange, restricted+l.digit+" has it, and "+sources+l.digit+" has no range with the source")
 	case by == nil && empty:
 		f.refuse(ruleset.NoEndpoint, "it is in "+ruleset.EmptySet+l.digit)
 	case by == nil && f.Address:
@@ -219,12 +254,12 @@ func (l *lookups) decide(f *Found) {
 }
 
 // restricted reads for which sources the frontend is.
-func (l *lookups) restricted(f *Found, key string) {
-	if _, f.Restricted = l.get(ruleset.RestrictedSet+l.digit, key); !f.Restricted {
+func (l *lookups) restricted(f *Found, restricted, sources, key string) {
+	if _, f.Restricted = l.get(restricted+l.digit, key); !f.Restricted {
 		return
 	}
 	all := nfnetlink.Contents{}
-	l.fail(l.conn.Elements(nfnetlink.Set{Name: ruleset.SourcesSet + l.digit, Key: make(nfnetlink.Datatypes, 2), Interval: true}, all))
+	l.fail(l.conn.Elements(nfnetlink.Set{Name: sources + l.digit, Key: make(nfnetlink.Datatypes, 2), Interval: true}, all))
 	for e := range all {
 		if strings.HasPrefix(e.Key, key) {
 			f.Sources = append(f.Sources, ruleset.PrefixOf(e.Key[len(key):], e.End[len(key):]))
@@ -234,8 +269,8 @@ func (l *lookups) restricted(f *Found, key string) {
 }
 
 // allowed says whether one of the ranges has the source.
-func (l *lookups) allowed(key string) bool {
-	_, there := l.get(ruleset.SourcesSet+l.digit, key+string(l.from.AsSlice()))
+func (l *lookups) allowed(sources, key string) bool {
+	_, there := l.get(sources+l.digit, key+string(l.from.AsSlice()))
 	return there
 }
 
@@ -262,12 +297,16 @@ func (l *lookups) way(f *Found, i int, ap netip.AddrPort) FoundEndpoint {
 	switch {
 	case podLink && in(ruleset.HairpinsSet, from+to):
 		e.Rule = "pod to itself"
-	case podLink && !overlay, fromPod && in(ruleset.PodRangesSet, to):
+	case podLink && !overlay:
 		return e
+	case fromPod && in(ruleset.PodRangesSet, to):
+		e.Rule = l.podElsewhere(f)
 	case fromPod:
 		e.Rule = "pod to outside"
 	case f.Address:
 		e.Rule = "by a ClusterIP or VIP"
+	case in(ruleset.ExternalsSet, string(l.query.To.AsSlice())):
+		e.Rule = "by an external address"
 	case f.NodePort:
 		e.Rule = "by a NodePort"
 	case overlay:
@@ -275,6 +314,26 @@ func (l *lookups) way(f *Found, i int, ap netip.AddrPort) FoundEndpoint {
 	}
 	e.Masquerade = e.Rule != ""
 	return e
+}
+
+// podElsewhere is the rule of pod-to-pod that masquerades, or "".
+func (l *lookups) podElsewhere(f *Found) string {
+	route, err := link.ReadRoute(l.from, netip.Addr{})
+	l.fail(err)
+	if strings.HasPrefix(route.Device.Name, link.PodPrefix) && !l.isOverlay(route.Device.Name) {
+		return ""
+	}
+	to := string(l.query.To.AsSlice())
+	if _, vip := l.get(ruleset.PingsSet+l.digit, to); vip {
+		return "pod elsewhere by a VIP"
+	}
+	if _, external := l.get(ruleset.ExternalsSet+l.digit, to); external {
+		return "pod elsewhere by an external address"
+	}
+	if f.NodePort && !f.Address {
+		return "pod elsewhere by a NodePort"
+	}
+	return ""
 }
 
 func (l *lookups) isOverlay(device string) bool {

@@ -16,6 +16,8 @@ type Query struct {
 	Ping     bool           `json:"ping,omitempty"`
 	Protocol proxy.Protocol `json:"protocol,omitempty"`
 	Port     uint16         `json:"port,omitempty"`
+	// FromPort is the source port, 0 if it is not known.
+	FromPort uint16 `json:"fromPort,omitempty"`
 }
 
 // The kinds of sources. They are those that the rules tell apart.
@@ -75,12 +77,16 @@ type FoundBackends struct {
 	Map     string `json:"map"`
 	Element string `json:"element"`
 	Chain   string `json:"chain"`
-	// Endpoints are in the order of their index.
+	// Endpoints are in the order of their index; where a hash chooses one of many slots, each is there once.
 	Endpoints []netip.AddrPort `json:"endpoints"`
 	// Affinity is how long a client stays with its endpoint, 0 for not at all; Stays is where the client of the Query
 	// was last, the zero AddrPort if nothing is known. It counts only while it is one of Endpoints.
 	Affinity time.Duration  `json:"affinity,omitempty"`
 	Stays    netip.AddrPort `json:"stays,omitzero"`
+	// Choice is how one of Endpoints is chosen, empty for at random. Chosen is the one that the source of the Query gets where
+	// a hash of it says so, the zero AddrPort where it depends on a port that the Query does not name. Stays comes before.
+	Choice string         `json:"choice,omitempty"`
+	Chosen netip.AddrPort `json:"chosen,omitzero"`
 	// Missing are indexes that Chain picks and for which there is no endpoint: such connections are refused. It is
 	// always empty unless somebody else changed the table.
 	Missing []int `json:"missing,omitempty"`

@@ -33,6 +33,11 @@ func Table() (Summary, error) {
 		var picks map[string]bool
 		picks, s.Whole = ruleset.Recognise(rules)
 		s.Chains = len(picks)
+		if s.Whole {
+			if s.Whole, err = Led(c, picks); err != nil {
+				return s, err
+			}
+		}
 	}
 	s.Elements = map[string]int{}
 	for _, set := range ruleset.Sets() {
@@ -43,4 +48,15 @@ func Table() (Summary, error) {
 		s.Elements[set.Name] = n
 	}
 	return s, nil
+}
+
+// Led says whether what leads to chains of picks in the kernel leads to all of these, and to nothing else.
+func Led(c nfnetlink.Conn, picks map[string]bool) (bool, error) {
+	leads := nfnetlink.Contents{}
+	for _, s := range ruleset.LeadSets() {
+		if err := c.Elements(s, leads); err != nil {
+			return false, err
+		}
+	}
+	return ruleset.Led(picks, leads), nil
 }

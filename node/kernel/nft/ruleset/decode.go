@@ -29,20 +29,23 @@ func Decode(all nfnetlink.Contents) map[proxy.Frontend]proxy.Backends {
 			for e, chain := range bySet[p.Frontends+f.digit] {
 				at := f.frontendOf(e.Key, p.NodePort)
 				b := out[at]
-				b.Inside = endpointsOf(all, p.Endpoints+f.digit, e.Key, LeadOf(chain).N)
-				b.Affinity = max(b.Affinity, LeadOf(chain).Stay)
+				lead := LeadOf(chain)
+				b.Inside = endpointsOf(all, p.EndpointsOf(lead)+f.digit, e.Key, lead.N)
+				b.Affinity, b.Choice = max(b.Affinity, lead.Stay), max(b.Choice, lead.By)
 				if !p.Inside {
 					b.Outside = b.Inside
 				}
+				b.Elsewhere = chain == NoLocalEndpoint && !p.Inside
 				out[at] = b
 			}
 		}
-		sources(f, bySet, out)
+		sources(f, bySet, false, out)
+		sources(f, bySet, true, out)
 	}
 	return out
 }
 
-// endpointsOf returns the list of a frontend, sorted. An index that is missing is left out.
+// endpointsOf returns the list of a frontend, sorted, each once. An index that is missing is left out.
 func endpointsOf(c nfnetlink.Contents, set, key string, n int) []netip.AddrPort {
 	var out []netip.AddrPort
 	for i := range n {
@@ -51,20 +54,24 @@ func endpointsOf(c nfnetlink.Contents, set, key string, n int) []netip.AddrPort 
 		}
 	}
 	slices.SortFunc(out, netip.AddrPort.Compare)
-	return out
+	return slices.Compact(out)
 }
 
 // sources adds to frontends which sources they are for.
-func sources(f family, bySet map[string]nfnetlink.Contents, into map[proxy.Frontend]proxy.Backends) {
-	for e := range bySet[RestrictedSet+f.digit] {
-		at := f.frontendOf(e.Key, false)
+func sources(f family, bySet map[string]nfnetlink.Contents, nodePort bool, into map[proxy.Frontend]proxy.Backends) {
+	restricted, ranges := RestrictedSet, SourcesSet
+	if nodePort {
+		restricted, ranges = RestrictedNodePortsSet, NodePortSourcesSet
+	}
+	for e := range bySet[restricted+f.digit] {
+		at := f.frontendOf(e.Key, nodePort)
 		b := into[at]
 		b.Sources = []netip.Prefix{}
 		into[at] = b
 	}
-	for e := range bySet[SourcesSet+f.digit] {
+	for e := range bySet[ranges+f.digit] {
 		n := len(e.Key) - int(f.addr.Bytes)
-		at := f.frontendOf(e.Key[:n], false)
+		at := f.frontendOf(e.Key[:n], nodePort)
 		b := into[at]
 		b.Sources = append(b.Sources, PrefixOf(e.Key[n:], e.End[n:]))
 		slices.SortFunc(b.Sources, netip.Prefix.Compare)
@@ -96,8 +103,11 @@ func PrefixOf(first, last string) netip.Prefix {
 	return netip.PrefixFrom(a, bits)
 }
 
-// EndpointOf is the inverse of endpointValue; the zero AddrPort for what is none.
+// EndpointOf is the inverse of endpointValue, also where that comes after a protocol; the zero AddrPort for what is none.
 func EndpointOf(value string) netip.AddrPort {
+	if len(value) == 4+8 || len(value) == 4+20 {
+		value = value[4:]
+	}
 	if len(value) < 8 {
 		return netip.AddrPort{}
 	}
@@ -112,10 +122,14 @@ func EndpointOf(value string) netip.AddrPort {
 // FrontendOf is the frontend that an element belongs to; false where it belongs to none.
 func FrontendOf(e nfnetlink.Element) (proxy.Frontend, bool) {
 	for _, f := range families() {
-		nodePorts := map[string]bool{EmptySet + f.digit: false, RestrictedSet + f.digit: false, SourcesSet + f.digit: false}
+		nodePorts := map[string]bool{EmptySet + f.digit: false, RestrictedSet + f.digit: false, SourcesSet + f.digit: false, HostPortsSet + f.digit: false,
+			NodePortsSet + f.digit: true, RestrictedNodePortsSet + f.digit: true, NodePortSourcesSet + f.digit: true}
 		for _, p := range Picks() {
-			for _, set := range []string{p.Frontends, p.Endpoints, p.members} {
+			for _, set := range []string{p.Frontends, p.Endpoints, p.stays, p.members} {
 				nodePorts[set+f.digit] = p.NodePort
+			}
+			if e.Set == p.members+f.digit { // the endpoint comes first
+				e.Key = e.Key[f.addr.Bytes+4:]
 			}
 		}
 		if nodePort, ours := nodePorts[e.Set]; ours {

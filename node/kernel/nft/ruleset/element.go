@@ -3,7 +3,6 @@ package ruleset
 import (
 	"encoding/binary"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,7 +49,7 @@ func endpointValue(e netip.AddrPort) string {
 // Encode returns the elements that s asks for. An endpoint that have already holds stays at its index, so that a
 // change of one writes one.
 func Encode(s proxy.State, have nfnetlink.Contents) nfnetlink.Contents {
-	want := nfnetlink.Contents{}
+	want := make(nfnetlink.Contents, 4*len(s.Frontends)+len(s.Addresses)) // most have a few endpoints: a map that grows costs as much again
 	for f, b := range s.Frontends {
 		for _, p := range Picks() {
 			if p.NodePort != f.NodePort() || p.Inside && !b.Differ() {
@@ -61,12 +60,17 @@ func Encode(s proxy.State, have nfnetlink.Contents) nfnetlink.Contents {
 				endpoints = b.Inside
 			}
 			if !b.Empty() {
-				addFrontend(want, p, f, endpoints, b.Affinity, have)
+				addFrontend(want, p, f, endpoints, b, have)
 			}
 		}
 		restrict(want, f, b)
 		if f.NodePort() {
 			want[nfnetlink.Element{Set: NodePortsSet + Digit(f.Addr), Key: PortKey(f.Protocol, f.Port)}] = ""
+		}
+	}
+	for f := range s.HostPorts {
+		if !f.NodePort() {
+			want[nfnetlink.Element{Set: HostPortsSet + Digit(f.Addr), Key: frontendKey(f)}] = ""
 		}
 	}
 	for a := range s.Addresses {
@@ -78,8 +82,15 @@ func Encode(s proxy.State, have nfnetlink.Contents) nfnetlink.Contents {
 	for a := range s.Hairpins {
 		want[nfnetlink.Element{Set: HairpinsSet + Digit(a), Key: string(a.AsSlice()) + string(a.AsSlice())}] = ""
 	}
-	for p := range s.PodRanges {
-		want[interval(p)] = ""
+	for set, addrs := range map[string]proxy.Set[netip.Addr]{ExternalsSet: s.Externals, OthersSet: s.Others} {
+		for a := range addrs {
+			want[nfnetlink.Element{Set: set + Digit(a), Key: string(a.AsSlice())}] = ""
+		}
+	}
+	for set, ranges := range map[string]proxy.Set[netip.Prefix]{PodRangesSet: s.PodRanges, ServiceRangesSet: s.ServiceRanges, NodePortRangesSet: s.NodePortRanges} {
+		for p := range ranges {
+			want[interval(set, p)] = ""
+		}
 	}
 	for name := range s.Overlays {
 		want[nfnetlink.Element{Set: OverlaysSet, Key: InterfaceName(name)}] = ""
@@ -87,9 +98,9 @@ func Encode(s proxy.State, have nfnetlink.Contents) nfnetlink.Contents {
 	return want
 }
 
-// interval is the element of a prefix.
-func interval(p netip.Prefix) nfnetlink.Element {
-	e := nfnetlink.Element{Set: PodRangesSet + Digit(p.Addr()), Key: string(p.Masked().Addr().AsSlice())}
+// interval is the element of a prefix in a set.
+func interval(set string, p netip.Prefix) nfnetlink.Element {
+	e := nfnetlink.Element{Set: set + Digit(p.Addr()), Key: string(p.Masked().Addr().AsSlice())}
 	// The first address after p: one more in the last bit of the prefix, with carry.
 	end := p.Masked().Addr().AsSlice()
 	for bit := p.Bits() - 1; bit >= 0; bit-- {
@@ -109,12 +120,16 @@ func restrict(c nfnetlink.Contents, f proxy.Frontend, b proxy.Backends) {
 	if b.Empty() && !f.NodePort() {
 		c[nfnetlink.Element{Set: EmptySet + d, Key: key}] = ""
 	}
-	if b.Sources == nil || f.NodePort() {
+	if b.Sources == nil {
 		return
 	}
-	c[nfnetlink.Element{Set: RestrictedSet + d, Key: key}] = ""
+	restricted, sources := RestrictedSet, SourcesSet
+	if f.NodePort() {
+		restricted, sources = RestrictedNodePortsSet, NodePortSourcesSet
+	}
+	c[nfnetlink.Element{Set: restricted + d, Key: key}] = ""
 	for _, p := range b.Sources {
-		c[nfnetlink.Element{Set: SourcesSet + d, Key: key + string(p.Masked().Addr().AsSlice()), End: key + string(lastOf(p))}] = ""
+		c[nfnetlink.Element{Set: sources + d, Key: key + string(p.Masked().Addr().AsSlice()), End: key + string(lastOf(p))}] = ""
 	}
 }
 
@@ -128,27 +143,39 @@ func lastOf(p netip.Prefix) []byte {
 }
 
 // addFrontend adds the elements of one frontend: the chain to go to, and its endpoints by index.
-func addFrontend(c nfnetlink.Contents, p Pick, f proxy.Frontend, endpoints []netip.AddrPort, stay time.Duration, have nfnetlink.Contents) {
+func addFrontend(c nfnetlink.Contents, p Pick, f proxy.Frontend, endpoints []netip.AddrPort, b proxy.Backends, have nfnetlink.Contents) {
 	d, key := Digit(f.Addr), frontendKey(f)
 	to := nfnetlink.Element{Set: p.Frontends + d, Key: key}
 	if len(endpoints) == 0 {
 		c[to] = NoLocalEndpoint
 		return
 	}
+	lead := leadOf(len(endpoints), b)
 	for _, fam := range families() {
 		if fam.digit == d {
-			c[to] = p.chainName(fam, Lead{len(endpoints), stay})
+			c[to] = p.chainName(fam, lead)
 		}
+	}
+	set, members := p.EndpointsOf(lead)+d, p.members+d // one string for all endpoints
+	value := endpointValue
+	if lead.Stay > 0 {
+		value = func(e netip.AddrPort) string { return string([]byte{byte(f.Protocol), 0, 0, 0}) + endpointValue(e) }
 	}
 	values := make([]string, len(endpoints))
 	for i, e := range endpoints {
-		values[i] = endpointValue(e)
-		if stay > 0 {
-			c[nfnetlink.Element{Set: p.members + d, Key: key + values[i]}] = ""
+		values[i] = value(e)
+		if lead.Stay > 0 {
+			c[nfnetlink.Element{Set: members, Key: endpointValue(e) + key}] = ""
 		}
 	}
 	at := func(i int) nfnetlink.Element {
-		return nfnetlink.Element{Set: p.Endpoints + d, Key: key + Index(i)}
+		return nfnetlink.Element{Set: set, Key: key + Index(i)}
+	}
+	if lead.By != proxy.Random {
+		for i, e := range proxy.Slots(endpoints) {
+			c[at(i)] = value(e)
+		}
+		return
 	}
 	for i, value := range arrange(values, func(i int) string { return have[at(i)] }) {
 		c[at(i)] = value

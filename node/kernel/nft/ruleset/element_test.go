@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"hythe.dev/hythe/node/proxy"
 )
 
 func TestArrange(t *testing.T) {
@@ -38,7 +40,7 @@ func TestInterval(t *testing.T) {
 		"fd00::/64":       "fd00:0:0:1::",
 		"ffff::/16":       "",
 	} {
-		e := interval(netip.MustParsePrefix(prefix))
+		e := interval(PodRangesSet, netip.MustParsePrefix(prefix))
 		got := ""
 		if a, ok := netip.AddrFromSlice([]byte(e.End)); ok {
 			got = a.String()
@@ -52,7 +54,7 @@ func TestInterval(t *testing.T) {
 func TestPickChainNames(t *testing.T) {
 	for _, f := range families() {
 		for _, p := range Picks() {
-			for _, n := range []Lead{{1, 0}, {3, 0}, {64, time.Hour}, {1000, time.Second}} {
+			for _, n := range []Lead{{1, 0, 0}, {3, 0, 0}, {64, time.Hour, 0}, {1000, time.Second, 0}, {251, 0, proxy.BySource}, {2039, 0, proxy.BySourcePort}, {251, time.Hour, proxy.BySource}} {
 				name := p.chainName(f, n)
 				if LeadOf(name) != n {
 					t.Errorf("%s leads as %v", name, LeadOf(name))
@@ -64,7 +66,7 @@ func TestPickChainNames(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"", "pick4", "pick4-", "pick4-0", "pick4-x", "pick5-3", "services", "pick4-03", "pick4-3-", "pick4-3-0", "pick4-3-01", "pick4-3-1-1"} {
+	for _, name := range []string{"", "pick4", "pick4-", "pick4-0", "pick4-x", "pick5-3", "services", "pick4-03", "pick4-3-", "pick4-3-0", "pick4-3-01", "pick4-3-1-1", "pick4-source-", "pick4-source-0", "pick4-port-source-3", "pick4-hash-3"} {
 		if _, ok := PickChainNamed(name); ok {
 			t.Errorf("%q is taken for a pick", name)
 		}

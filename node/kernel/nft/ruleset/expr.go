@@ -77,9 +77,9 @@ func (f family) load(offset, register uint32) [][]byte {
 func (f family) from(set string) [][]byte { return concat(f.is(), f.load(f.saddr, reg), in(set)) }
 func (f family) to(set string) [][]byte   { return concat(f.is(), f.load(f.daddr, reg), in(set)) }
 
-// isNot matches packets whose address (by its offset) is another one.
-func (f family) isNot(offset uint32, a []byte) [][]byte {
-	return concat(f.load(offset, reg), marshal(&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: a}))
+// fromUnspecified matches packets whose source is the unspecified address.
+func (f family) fromUnspecified() [][]byte {
+	return concat(f.load(f.saddr, reg), marshal(&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, f.addr.Bytes)}))
 }
 
 // notLoopback matches packets that do not go to a loopback address.
@@ -87,6 +87,11 @@ func (f family) notLoopback() [][]byte {
 	return concat(f.is(), marshal(
 		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: uint32(len(f.loopback)), DestRegister: reg},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: f.loopback}))
+}
+
+// toNodePorts matches packets to an address of this node at which NodePorts are served.
+func (f family) toNodePorts() [][]byte {
+	return concat(f.notLoopback(), f.load(f.daddr, reg), in(NodePortRangesSet+f.digit), toThisNode())
 }
 
 // toLoopback and fromLoopback match packets whose destination or source is a loopback address.
@@ -108,8 +113,11 @@ func (f family) echoRequest() [][]byte {
 
 // originallyTo matches flows whose first packet came in with a destination in a set.
 func (f family) originallyTo(set string) [][]byte {
-	return concat([][]byte{nfnetlink.OriginalCt(f.ctDst, reg)}, in(set))
+	return concat(f.originalDestination(), in(set))
 }
+
+// originalDestination loads the destination that the flow's first packet came in with.
+func (f family) originalDestination() [][]byte { return [][]byte{nfnetlink.OriginalCt(f.ctDst, reg)} }
 
 // dnat translates to the address in a register and, if there is one, the port in another.
 func (f family) dnat(addr, port uint32) [][]byte {
@@ -132,16 +140,16 @@ func lookupTo(name string, from, to uint32) [][]byte {
 	return marshal(&expr.Lookup{SourceRegister: from, SetName: name, DestRegister: to, IsDestRegSet: true})
 }
 
-// update puts an element into a dynamic map, from what reg and the register data begin, or gives it its time anew. A map
+// update puts an element into a dynamic map, from what the registers key and data begin, or gives it its time anew. A map
 // that is full takes no more: the rule ends there.
-func update(name string, data uint32, timeout time.Duration) [][]byte {
-	return marshal(&expr.Dynset{SrcRegKey: reg, SrcRegData: data, SetName: name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout})
+func update(name string, key, data uint32, timeout time.Duration) [][]byte {
+	return marshal(&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout})
 }
 
-// forget removes the element whose key reg begins from a dynamic map. An update would keep the old value.
-func forget(name string, data uint32) [][]byte {
+// forget removes an element from a dynamic map. An update would keep the old value.
+func forget(name string, key, data uint32) [][]byte {
 	const opDelete = 2 // NFT_DYNSET_OP_DELETE
-	return marshal(&expr.Dynset{SrcRegKey: reg, SrcRegData: data, SetName: name, Operation: opDelete})
+	return marshal(&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: name, Operation: opDelete})
 }
 
 // notIn matches if what reg begins is not in a set.
@@ -154,16 +162,22 @@ func lookup(name string) [][]byte {
 	return marshal(&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: reg, IsDestRegSet: true})
 }
 
-// vmap goes where a verdict map says for what reg begins, or ends the rule.
-func vmap(name string) [][]byte {
-	return marshal(&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
+// vmapFrom goes where a verdict map says for what a register begins, or ends the rule.
+func vmapFrom(name string, register uint32) [][]byte {
+	return marshal(&expr.Lookup{SourceRegister: register, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
 }
 
 // protocolPort loads protocol and destination port into two registers.
 func protocolPort(register uint32) [][]byte {
-	return marshal(
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
-		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: register + 1})
+	return concat(l4proto(register), destinationPort(register+1))
+}
+
+func l4proto(register uint32) [][]byte {
+	return marshal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
+}
+
+func destinationPort(register uint32) [][]byte {
+	return marshal(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: register})
 }
 
 // protocolOriginalPort loads protocol and the destination port that the flow's first packet came in with.
@@ -176,6 +190,16 @@ func protocolOriginalPort() [][]byte {
 // random loads a number from 0 to n-1.
 func random(register, n uint32) [][]byte {
 	return marshal(&expr.Numgen{Register: register, Modulus: n, Type: unix.NFT_NG_RANDOM})
+}
+
+// hash loads a number from 0 to n-1, the same on all nodes, from length bytes of the registers that from begins.
+func hash(from, length, register, n uint32) [][]byte {
+	return marshal(&expr.Hash{SourceRegister: from, Length: length, DestRegister: register, Modulus: n, Seed: seed, Type: expr.HashTypeJenkins})
+}
+
+// sourcePort loads the source port.
+func sourcePort(register uint32) [][]byte {
+	return marshal(&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: register})
 }
 
 func protocol(p byte) [][]byte {
@@ -203,7 +227,6 @@ func inByPod() [][]byte {
 	return marshal(
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte(link.PodPrefix)},
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
 		&expr.Lookup{SourceRegister: reg, SetName: OverlaysSet, Invert: true})
 }
 

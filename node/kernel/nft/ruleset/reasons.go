@@ -11,6 +11,11 @@ const (
 	ClosedPort = "closed-port"
 	// SourceRange: the source is in none of spec.loadBalancerSourceRanges. Dropped.
 	SourceRange = "source-range"
+	// Unallocated: the address is in a ServiceCIDR, and no Service has it. Dropped: an answer would be forged by whoever
+	// the packet reaches.
+	Unallocated = "unallocated"
+	// EndpointGone: the TCP connection was to an endpoint that is gone, and its Service has such reset. Refused.
+	EndpointGone = "endpoint-gone"
 	// Spoofed: a pod of this node sent it from an address that is not the pod's. Dropped.
 	Spoofed = "spoofed"
 	// Invalid: conntrack found it out of its connection's window, or of no connection. Dropped: translated back by
@@ -20,5 +25,5 @@ const (
 
 // Reasons returns all reasons, sorted.
 func Reasons() []string {
-	return []string{ClosedPort, Invalid, NoEndpoint, NoLocalEndpoint, SourceRange, Spoofed}
+	return []string{ClosedPort, EndpointGone, Invalid, NoEndpoint, NoLocalEndpoint, SourceRange, Spoofed, Unallocated}
 }

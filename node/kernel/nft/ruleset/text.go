@@ -22,7 +22,7 @@ func ValueText(name, value string) string {
 		if s.Name != name {
 			continue
 		}
-		if s.Verdicts {
+		if s.Words != nil {
 			return " : " + value
 		}
 		if s.Data != nil {
