@@ -95,6 +95,9 @@ func checkAnswered(t *testing.T, s *model.Snapshot, config gateway.Config, probl
 	for _, h := range config.Hosts {
 		for _, r := range h.Routes {
 			answered[r.Origin] = true
+			if r.Canary != nil {
+				answered[r.Canary.Origin] = true
+			}
 		}
 	}
 	for _, p := range problems {

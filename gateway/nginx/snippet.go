@@ -71,20 +71,20 @@ func parseSnippet(text string) ([][]string, error) {
 	var out [][]string
 	var words []string
 	for i := 0; i < len(text); {
-		switch c := text[i]; {
-		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+		switch text[i] {
+		case ' ', '\t', '\n', '\r':
 			i++
-		case c == '#':
+		case '#':
 			for i < len(text) && text[i] != '\n' {
 				i++
 			}
-		case c == '{' || c == '}':
+		case '{', '}':
 			first := "?"
 			if len(words) > 0 {
 				first = words[0]
 			}
 			return nil, fmt.Errorf("directive %s has a block, which is not understood", quoted(first))
-		case c == ';':
+		case ';':
 			if len(words) == 0 {
 				return nil, errors.New("it has a semicolon without a directive")
 			}

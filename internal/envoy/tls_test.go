@@ -65,7 +65,7 @@ func (c client) askFor(host string) error {
 		return err
 	}
 	resp.Body.Close()
-	if resp.StatusCode != 200 || resp.Close {
+	if resp.StatusCode != http.StatusOK || resp.Close {
 		return fmt.Errorf("status %d, close %t", resp.StatusCode, resp.Close)
 	}
 	return nil
@@ -195,7 +195,7 @@ func TestHSTS(t *testing.T) {
 			}
 			resp.Body.Close()
 			got = resp.Header.Get("Strict-Transport-Security")
-			if c.host != tlsHost || resp.StatusCode == 200 {
+			if c.host != tlsHost || resp.StatusCode == http.StatusOK {
 				break
 			}
 		}

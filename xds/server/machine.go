@@ -128,7 +128,7 @@ func (m *machine) Set(target *xds.Resources) {
 			m.compare(l, r)
 		}
 		for name := range l.held {
-			if target.Get(l.kind, name) == nil && !(l.kind == xds.Secret && serverName(name)) {
+			if target.Get(l.kind, name) == nil && (l.kind != xds.Secret || !serverName(name)) {
 				l.pending[name] = true
 			}
 		}

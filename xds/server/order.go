@@ -26,7 +26,7 @@ func (m *machine) want(l *lane, name string) (item, state) {
 		return i, nothing
 	case target == nil && !l.wildcard && (l.absent[name] || !l.names[name]):
 		return i, nothing
-	case target == nil && isHeld && !l.wildcard && !(l.kind == xds.Secret && serverName(name)):
+	case target == nil && isHeld && !l.wildcard && (l.kind != xds.Secret || !serverName(name)):
 		// Envoy unsubscribes from what it holds when the cluster or listener that named it is gone; from what clients named, never.
 		return i, nothing
 	}
