@@ -102,12 +102,12 @@ func sortElements(ruleset string) string {
 
 var (
 	index     = regexp.MustCompile(`\. 0x[0-9a-f]+ :`)
-	pickChain = regexp.MustCompile(`(?m)^\tchain pick[^\n]*\{\n(\t\t[^\n]*\n)*\t\}\n\n?`)
+	pickChain = regexp.MustCompile(`(?m)^\t(?:chain|map) pick[^\n]*\{\n(\t\t[^\n]*\n)*\t\}\n\n?`)
 	blank     = regexp.MustCompile(`\n\n+`)
 )
 
-// unordered is a kernel without what depends on the past: the order of endpoints, and chains that pick one of as many
-// endpoints as some Service once had.
+// unordered is a kernel without what depends on the past: the order of endpoints, and chains, and what leads to them, that
+// pick one of as many endpoints as some Service once had.
 func unordered(kernel string) string {
 	text := blank.ReplaceAllString(pickChain.ReplaceAllString(index.ReplaceAllString(kernel, ". any :"), ""), "\n")
 	lines := strings.Split(text, "\n")

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/proxy"
 )
 
@@ -100,23 +99,3 @@ func (b Backends) choose() netip.AddrPort {
 func (b Backends) keeps(e netip.AddrPort) bool {
 	return slices.Contains(b.Endpoints, e) || slices.Contains(b.Keep, e)
 }
-
-// living returns the addresses of all endpoints of some Services, whichever of their frontends has them: a TCP connection goes on for as
-// long as its endpoint is there, also if new ones come to another port of it, or by another way.
-func living(s proxy.State, services map[model.Key]pods) map[model.Key]pods {
-	if len(services) == 0 {
-		return services
-	}
-	for f, owner := range s.Owners {
-		if of := services[owner]; of != nil {
-			b := s.Frontends[f]
-			for _, e := range slices.Concat(b.Outside, b.Inside, b.Keep) {
-				of[e.Addr()] = struct{}{}
-			}
-		}
-	}
-	return services
-}
-
-// pods are addresses of endpoints.
-type pods map[netip.Addr]struct{}

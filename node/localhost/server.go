@@ -115,7 +115,7 @@ func (s *Server) apply(state State) {
 func (s *Server) endGone(all proxy.State, changed func(model.Key) bool) {
 	s.mu.Lock()
 	var gone, maybe []*carriage
-	services := map[model.Key]pods{}
+	services := map[model.Key]proxy.Set[netip.Addr]{}
 	for c := range s.carried {
 		b, there := s.wanted[c.listener]
 		if there {
@@ -126,10 +126,10 @@ func (s *Server) endGone(all proxy.State, changed func(model.Key) bool) {
 		case c.listener.Protocol == proxy.UDP:
 			gone = append(gone, c)
 		case c.reset:
-			maybe, services[c.owner] = append(maybe, c), pods{}
+			maybe, services[c.owner] = append(maybe, c), proxy.Set[netip.Addr]{}
 		}
 	}
-	services = living(all, services)
+	all.AddEndpoints(services) // a connection goes on for as long as its endpoint is there, also if new ones come by another port or way
 	for _, c := range maybe {
 		if _, lives := services[c.owner][c.endpoint.Addr()]; !lives {
 			gone = append(gone, c)

@@ -183,3 +183,21 @@ func newState() State {
 		NodePortRanges: Set[netip.Prefix]{},
 	}
 }
+
+// AddEndpoints adds to the set of each of these Services the addresses of its endpoints, and of those that keep what they have,
+// whichever of its frontends has them.
+func (s State) AddEndpoints(of map[model.Key]Set[netip.Addr]) {
+	if len(of) == 0 {
+		return
+	}
+	for f, owner := range s.Owners {
+		into := of[owner]
+		if into == nil {
+			continue
+		}
+		b := s.Frontends[f]
+		for _, e := range slices.Concat(b.Outside, b.Inside, b.Keep) {
+			into[e.Addr()] = struct{}{}
+		}
+	}
+}

@@ -90,7 +90,7 @@ func (q question) asks(f proxy.Frontend) bool {
 }
 
 // pods are addresses of endpoints.
-type pods map[netip.Addr]struct{}
+type pods proxy.Set[netip.Addr]
 
 func (p pods) has(a netip.Addr) bool {
 	_, is := p[a]
@@ -110,7 +110,7 @@ func hasPod(b proxy.Backends, a netip.Addr) bool {
 // living returns, of changed frontends, the addresses of endpoints that their Service has now, by whichever of its frontends: a
 // frontend that goes takes no endpoint with it. It is for TCP frontends; UDP flows have to find another way at once.
 func living(before, now proxy.State, changed []proxy.Frontend) map[proxy.Frontend]pods {
-	out, of := make(map[proxy.Frontend]pods, len(changed)), map[model.Key]pods{}
+	out, of := make(map[proxy.Frontend]pods, len(changed)), map[model.Key]proxy.Set[netip.Addr]{}
 	for _, f := range changed {
 		owner, is := now.Owners[f]
 		if !is {
@@ -118,22 +118,12 @@ func living(before, now proxy.State, changed []proxy.Frontend) map[proxy.Fronten
 		}
 		if out[f] = nil; is && f.Protocol == proxy.TCP {
 			if of[owner] == nil {
-				of[owner] = pods{}
+				of[owner] = proxy.Set[netip.Addr]{}
 			}
-			out[f] = of[owner]
+			out[f] = pods(of[owner])
 		}
 	}
-	if len(of) == 0 {
-		return out
-	}
-	for f, owner := range now.Owners {
-		if p := of[owner]; p != nil {
-			b := now.Frontends[f]
-			for _, e := range slices.Concat(b.Outside, b.Inside, b.Keep) {
-				p[e.Addr()] = struct{}{}
-			}
-		}
-	}
+	now.AddEndpoints(of)
 	return out
 }
 

@@ -69,14 +69,14 @@ func parts(changes []change, size int) (out [][]change) {
 }
 
 // draft makes a transaction of prefix, the chains that changes lead to and that are not there yet, and the changes: set by set, first
-// what goes, then what comes. Chains that are in without are left out.
-func (t *Table) draft(prefix []netlink.Message, parts [][]change, without map[string]bool) batch {
+// what goes, then what comes.
+func (t *Table) draft(prefix []netlink.Message, parts [][]change) batch {
 	var b batch
 	b.add(blame{part: noPart}, prefix...)
 	added := map[string]bool{}
 	for _, part := range parts {
 		for _, c := range part {
-			if !c.insert || !c.leads() || t.picks.has(c.new) || added[c.new] || without[c.new] {
+			if !c.insert || !c.leads() || t.picks.has(c.new) || added[c.new] {
 				continue
 			}
 			if pick := ruleset.NewPick(c.new); len(pick) > 0 {
@@ -149,7 +149,7 @@ func (t *Table) send(b batch, parts [][]change) error {
 // commit writes prefix and all of changes, or nothing.
 func (t *Table) commit(prefix []netlink.Message, changes []change) error {
 	all := parts(changes, 0)
-	if err := t.send(t.draft(prefix, all, nil), all); err != nil {
+	if err := t.send(t.draft(prefix, all), all); err != nil {
 		return fmt.Errorf("write %d elements: %w", len(changes), err)
 	}
 	return nil
@@ -159,13 +159,13 @@ func (t *Table) commit(prefix []netlink.Message, changes []change) error {
 // changes nothing, and the kernel says which of its messages it did not take: their parts are divided, all at once, until each is one
 // change. So it takes a few rounds, however many are refused. An error is something else, and nothing is written.
 func (t *Table) isolate(prefix []netlink.Message, changes []change) error {
-	size, without := firstPart, map[string]bool{}
+	size := firstPart
 	if len(changes) <= splitInto*splitInto {
 		size = 1
 	}
 	rest := parts(changes, size)
 	for len(prefix) > 0 || len(rest) > 0 {
-		b := t.draft(prefix, rest, without)
+		b := t.draft(prefix, rest)
 		err := t.send(b, rest)
 		if err == nil {
 			return nil
@@ -181,14 +181,12 @@ func (t *Table) isolate(prefix []netlink.Message, changes []change) error {
 		if err != nil {
 			return fmt.Errorf("write %d elements: %w", len(changes), err)
 		}
-		if len(chains) > 0 { // what leads there fails for it
-			for _, name := range chains {
-				without[name] = true
-			}
-			continue
-		}
 		var given []refusal
-		rest, given = divide(rest, bad)
+		if len(chains) > 0 {
+			rest, given = without(rest, chains)
+		} else {
+			rest, given = divide(rest, bad)
+		}
 		for _, r := range given {
 			t.refused[r.Element] = r
 			t.news = true
@@ -198,21 +196,40 @@ func (t *Table) isolate(prefix []netlink.Message, changes []change) error {
 }
 
 // blamed returns the parts and chains that the kernel did not take. An error is one of the table itself.
-func (b batch) blamed(refused *nfnetlink.BatchError) (parts map[int]error, chains []string, err error) {
-	parts = map[int]error{}
+func (b batch) blamed(refused *nfnetlink.BatchError) (parts map[int]error, chains map[string]error, err error) {
+	parts, chains = map[int]error{}, map[string]error{}
 	for _, f := range refused.Failures {
 		switch {
 		case f.Message < 0 || f.Message >= len(b.blames):
 			return nil, nil, f.Err
 		case b.blames[f.Message].chain != "":
-			chains = append(chains, b.blames[f.Message].chain)
+			chains[b.blames[f.Message].chain] = f.Err
 		case b.blames[f.Message].part == noPart:
 			return nil, nil, fmt.Errorf("write the skeleton: %w", f.Err)
 		case parts[b.blames[f.Message].part] == nil:
 			parts[b.blames[f.Message].part] = f.Err
 		}
 	}
-	return parts, slices.Compact(chains), nil
+	return parts, chains, nil
+}
+
+// without leaves out the changes that lead to chains which the kernel does not take: it would take a frontend's number without its chain,
+// and packets would find nothing. What led elsewhere before goes on to do so.
+func without(parts [][]change, chains map[string]error) (next [][]change, refused []refusal) {
+	for _, part := range parts {
+		var stay []change
+		for _, c := range part {
+			if err := chains[c.new]; err != nil && c.insert && c.leads() {
+				refused = append(refused, refusal{c, err})
+			} else {
+				stay = append(stay, c)
+			}
+		}
+		if len(stay) > 0 {
+			next = append(next, stay)
+		}
+	}
+	return next, refused
 }
 
 // divide divides the parts that are bad. Where all of them are single changes, or there would be too many parts, it leaves them out, and

@@ -13,6 +13,7 @@ import (
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
+	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
 )
@@ -296,4 +297,34 @@ func outdated(t *testing.T, s proxy.State, options ...Option) {
 		t.Fatal(err)
 	}
 	_ = table.Close()
+}
+
+// TestRefusedChain: the kernel takes what leads to a chain without the chain. So who would lead there is refused, and stays where it led
+// before; all else of the transaction is done.
+func TestRefusedChain(t *testing.T) {
+	needNft(t)
+	testenv.NetNS(t)
+	table := testTable(t, WithoutOwner())
+	set1(t, table, services(3))
+	// To a base chain nobody may go.
+	if err := nftTool(t, "add chain inet hythe pick4-5 { type filter hook input priority 0; }"); err != nil {
+		t.Fatal(err)
+	}
+	next := services(4)
+	five := endpoints("10.244.9.1", 5)
+	next.Frontends[nth(1)] = proxy.Backends{Outside: five, Inside: five}
+	changes := table.plan(proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{nth(1): services(3).Frontends[nth(1)]}}, next)
+	order(changes, table.sets)
+	if err := table.isolate(nil, changes); err != nil {
+		t.Fatal(err)
+	}
+	if len(table.refused) != 1 {
+		t.Errorf("%d refusals: %v", len(table.refused), table.refused)
+	}
+	for i, want := range []string{"pick4-3", "pick4-3", "pick4-3", "pick4-3"} {
+		found, err := readback.Lookup(readback.Query{From: netip.MustParseAddr("192.0.2.1"), To: nth(i).Addr, Protocol: proxy.TCP, Port: 80})
+		if err != nil || found.Outside == nil || found.Outside.Chain != want || len(found.Endpoints) != 3 {
+			t.Errorf("Service %d: %+v, %v", i, found, err)
+		}
+	}
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 	"hythe.dev/hythe/node/kernel/nft/readback"
@@ -147,9 +149,14 @@ func (t *Table) retry(ctx context.Context) error {
 	if len(changes) == 0 {
 		return nil
 	}
+	before := maps.Clone(t.refused)
 	clear(t.refused)
 	t.news = true
-	return t.apply(ctx, nil, changes, len(changes), true)
+	err := t.apply(ctx, nil, changes, len(changes), true)
+	if err != nil {
+		t.refused = before
+	}
+	return err
 }
 
 // write applies the difference between what is there and what is wanted. If isolate is set, it reads what is there, and
@@ -176,6 +183,9 @@ func (t *Table) write(ctx context.Context, isolate bool) error {
 		t.own(there.Flags)
 		t.contents, t.picks = there.contents, newPicks(there.picks, there.contents, t.sets)
 		return t.apply(ctx, nil, difference(t.contents, t.contents, ruleset.Encode(*t.wanted, t.contents)), maxChanges, isolate)
+	}
+	if there.Owner != 0 && there.Owner != t.conn.PID() {
+		return fmt.Errorf("table inet %s has another owner, of netlink port %d: is a second agent running? %w", nfnetlink.TableName, there.Owner, unix.EPERM)
 	}
 	changes := difference(nil, nil, ruleset.Encode(*t.wanted, nil))
 	t.contents, t.picks = make(nfnetlink.Contents, len(changes)), newPicks(nil, nil, nil)

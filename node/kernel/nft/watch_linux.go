@@ -39,7 +39,7 @@ func (t *Table) Run(ctx context.Context) error {
 			if waiting {
 				waiting = !t.repair(ctx)
 			} else {
-				t.again(ctx)
+				waiting = !t.again(ctx)
 			}
 			if waiting {
 				t.wakeIn(ctx, retryDelay)
@@ -74,21 +74,23 @@ func (t *Table) wakeIn(ctx context.Context, d time.Duration) {
 	}
 }
 
-// again tries what the kernel refused, and that alone.
-func (t *Table) again(ctx context.Context) {
+// again tries what the kernel refused, and that alone. It is false where the table may not hold what it should: then repair is to read it.
+func (t *Table) again(ctx context.Context) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.written == nil || len(t.refused) == 0 {
-		return
+		return true
 	}
 	before := len(t.refused)
 	if err := t.retry(ctx); err != nil {
-		t.written = nil // the next Set reads it
+		t.written = nil
 		t.log.Error("table inet hythe may not hold what it should", "error", err)
+		return false
 	}
 	if t.tell(); len(t.refused) != before {
 		t.log.Info("the kernel takes elements that it had refused", "taken", before-len(t.refused), "refused", len(t.refused))
 	}
+	return true
 }
 
 // repair reads the table and writes what is wrong with it. It says whether all is well again, but for what the kernel refuses.

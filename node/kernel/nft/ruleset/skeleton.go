@@ -120,7 +120,7 @@ func (f family) toThisNode(inside bool) nfnetlink.Chain {
 }
 
 // pick goes to the pick of a frontend, or ends the rule. What the map of frontends has for it begins with a register that nobody needs:
-// where a map's value comes first, in what is looked up next, nft before 1.1 breaks off its listing of all tables. So it shows the
+// where a map's value comes first, in what is looked up next, nft 1.0.6 (Debian 12) breaks off its listing of all tables. So it shows the
 // frontend itself there, and not the map.
 func (f family) pick(p Pick) [][]byte {
 	frontend, last := reg+uint32(0), f.after()-1
