@@ -42,7 +42,11 @@ type index struct {
 	// canaries are paths of canaries by where they are added.
 	canaries map[place]path
 	// observe is what is told of requests, and collector who gets spans; nil for nobody.
-	observe   Observe
+	observe Observe
+	listen  Listen
+	// streams are exposed ports, and streamed the Service ports that get them.
+	streams   []Stream
+	streamed  []target
 	collector *target
 	// fallback is the request whose default backend serves what nobody asked for; may be nil.
 	fallback *request
@@ -76,7 +80,11 @@ func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, 
 	x.certificates.pin(slices.Collect(maps.Keys(x.byHost)), x.owner)
 	problems = append(problems, more...)
 	x.clientTLS = x.settleClientTLS()
-	x.observe, x.collector, more = x.buildObserve(classes.observe())
+	whole := classes.whole()
+	x.observe, x.collector, more = x.buildObserve(whole.observe, whole.grants.from)
+	problems = append(problems, more...)
+	x.listen, more = buildListen(settings.Listen, whole.listeners, whole.grants.from)
+	problems = append(problems, x.buildStreams(settings, whole.listeners, whole.grants.from)...)
 	problems = append(problems, more...)
 	return x, append(problems, x.settlePassthrough()...)
 }

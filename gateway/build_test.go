@@ -91,6 +91,12 @@ func parseSettings(t *testing.T, s gateway.Settings, text string) gateway.Settin
 		case "default-certificate":
 			namespace, secret, _ := strings.Cut(value, "/")
 			s.DefaultCertificate = model.Key{Namespace: namespace, Name: secret}
+		case "tcp-services":
+			namespace, configMap, _ := strings.Cut(value, "/")
+			s.TCPServices = model.Key{Namespace: namespace, Name: configMap}
+		case "udp-services":
+			namespace, configMap, _ := strings.Cut(value, "/")
+			s.UDPServices = model.Key{Namespace: namespace, Name: configMap}
 		default:
 			t.Fatalf("unknown setting %q", line)
 		}

@@ -82,10 +82,10 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 	config := Config{Certificates: x.certificates.list(), Passthroughs: x.passthroughs, ClientTLS: x.clientTLS}
 	config.Authorities = x.usedAuthorities(x.clientTLS)
 	used, sets := map[string]target{}, map[string]target{}
-	for _, p := range x.passed {
+	for _, p := range slices.Concat(x.passed, x.streamed) {
 		used[p.name()], sets[p.endpoints()] = p, p
 	}
-	config.Observe = x.observe
+	config.Observe, config.Listen, config.Streams = x.observe, x.listen, x.streams
 	if c := x.collector; c != nil {
 		used[c.name()], sets[c.endpoints()] = *c, *c
 	}

@@ -66,6 +66,14 @@ func Check(c Config) error {
 			bad("server name %s is passed through and has the certificate %s", p.ServerName, other)
 		}
 	}
+	ports := map[string]bool{}
+	for _, s := range c.Streams {
+		used[s.Backend] = true
+		if ports[s.Name()] {
+			bad("port %s leads to two Services", s.Name())
+		}
+		ports[s.Name()] = true
+	}
 	checkUse(bad, c, used)
 	return errors.Join(errs...)
 }

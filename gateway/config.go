@@ -16,9 +16,10 @@ import (
 
 // A classConfig is what a GatewayConfig says to the Ingresses of a class. The zero value says nothing.
 type classConfig struct {
-	grants   grants
-	defaults map[string]string // annotations without prefix
-	observe  v1alpha1.Observe
+	grants    grants
+	defaults  map[string]string // annotations without prefix
+	observe   v1alpha1.Observe
+	listeners v1alpha1.Listeners
 }
 
 // configs reads the GatewayConfigs that classes of Hythe's name, by class. One that is absent or cannot be read costs what is
@@ -72,7 +73,7 @@ func parametersFault(class *networkingv1.IngressClass, objects map[string]*v1alp
 
 // readConfig reads one GatewayConfig.
 func readConfig(o *v1alpha1.GatewayConfig) (classConfig, []model.Problem) {
-	out := classConfig{defaults: defaultAnnotations(o.Spec.Defaults), observe: o.Spec.Observe}
+	out := classConfig{defaults: defaultAnnotations(o.Spec.Defaults), observe: o.Spec.Observe, listeners: o.Spec.Listeners}
 	out.grants = grants{list: o.Spec.Grants, from: o.Name}
 	ref := model.ObjectRef{Kind: "GatewayConfig", Name: o.Name}
 	var problems []model.Problem
@@ -197,16 +198,15 @@ func (c *classes) configOf(class string) classConfig {
 	return c.configs[class]
 }
 
-// observe is that of the default class, else of the first class by name that has a GatewayConfig.
-// from is the GatewayConfig's name.
-func (c *classes) observe() (asked v1alpha1.Observe, from string) {
+// whole is what holds for the whole gateway: what the default class has, else the first class by name that has a GatewayConfig.
+func (c *classes) whole() classConfig {
 	if len(c.defaults) > 0 {
 		if config, ok := c.configs[c.defaults[0].Name]; ok {
-			return config.observe, config.grants.from
+			return config
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.configs)) {
-		return c.configs[name].observe, c.configs[name].grants.from
+		return c.configs[name]
 	}
-	return v1alpha1.Observe{}, ""
+	return classConfig{}
 }

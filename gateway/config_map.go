@@ -73,6 +73,14 @@ func headersText(annotation, name string, err error) string {
 	return fmt.Sprintf("annotation %s%s: ConfigMap %s %v", nginx.Prefix, annotation, shorten(name), err)
 }
 
+// noteConfigMap remembers that a ConfigMap was looked for.
+func (x *index) noteConfigMap(key model.Key, m *corev1.ConfigMap) {
+	if x.configMaps == nil {
+		x.configMaps = map[model.Key]*corev1.ConfigMap{}
+	}
+	x.configMaps[key] = m
+}
+
 // configMap finds a ConfigMap that a request may refer to.
 func (x *index) configMap(r *request, annotation, name string) (map[string]string, *refusal) {
 	key := model.Key{Namespace: r.key.Namespace, Name: name}
@@ -83,10 +91,7 @@ func (x *index) configMap(r *request, annotation, name string) (map[string]strin
 		return nil, &refusal{no.reason, "annotation " + nginx.Prefix + annotation + ": " + no.message}
 	}
 	m := x.snapshot.ConfigMaps[key]
-	if x.configMaps == nil {
-		x.configMaps = map[model.Key]*corev1.ConfigMap{}
-	}
-	x.configMaps[key] = m
+	x.noteConfigMap(key, m)
 	if m == nil {
 		return nil, &refusal{"ConfigMapNotFound", fmt.Sprintf("annotation %s%s: ConfigMap %s does not exist, or has no line that can be a header; or ConfigMaps are not read: the gateway needs the flag --config-maps",
 			nginx.Prefix, annotation, shorten(key.String()))}

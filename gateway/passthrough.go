@@ -57,9 +57,13 @@ func (x *index) passthroughTo(host string, r *request) (target, *refusal) {
 			continue
 		}
 		port, refused := resolve(x.snapshot.Services, r.key.Namespace, p.backend)
-		return target{port, policy.Backend{
+		to := target{port, policy.Backend{
 			ConnectTimeout: r.asked.Backend.ConnectTimeout, Passthrough: true, ServiceAddress: r.asked.Backend.ServiceAddress,
-		}}, refused
+		}}
+		if refused == nil {
+			refused = x.speakProxy(&to)
+		}
+		return to, refused
 	}
 	return target{}, &refusal{"PassthroughNotPossible", "it needs a path / with pathType Prefix or ImplementationSpecific, whose backend gets the connections"}
 }

@@ -27,6 +27,10 @@ type Settings struct {
 	// host, and by a default backend. "*" means all. The annotation v1alpha1.CatchAllAnnotation of an IngressClass
 	// allows further ones to the Ingresses of that class.
 	CatchAllNamespaces []string
+	// Listen is what flags say of listeners; a GatewayConfig adds to it.
+	Listen Listen
+	// TCPServices and UDPServices name ConfigMaps with ports that lead to Services, as ingress-nginx has them.
+	TCPServices, UDPServices model.Key
 	// OwnPorts and LocalAddresses are what no endpoint may lead to: see model.OwnOf.
 	OwnPorts       model.OwnPorts
 	LocalAddresses []netip.Addr
@@ -55,6 +59,10 @@ type Config struct {
 	Backends []Backend
 	// Observe is what is told of requests.
 	Observe Observe
+	// Listen is how clients reach the gateway.
+	Listen Listen
+	// Streams is sorted by Protocol and Port.
+	Streams []Stream
 	// EndpointSets is sorted by Name and holds exactly those that a Backend refers to.
 	EndpointSets []EndpointSet
 }

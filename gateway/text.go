@@ -42,6 +42,12 @@ func (c Config) String() string {
 	if text := c.Observe.String(); text != "" {
 		b.WriteString("observe" + text + "\n")
 	}
+	if text := c.Listen.String(); text != "" {
+		b.WriteString("listen" + text + "\n")
+	}
+	for _, s := range c.Streams {
+		b.WriteString("stream " + s.String() + "\n")
+	}
 	for _, cert := range c.Certificates {
 		b.WriteString(words("certificate", cert.Name, cert.ServerNames...))
 	}

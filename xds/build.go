@@ -17,7 +17,7 @@ import (
 // Build derives the Envoy resources of a Config. What Envoy would refuse is left out, as small as possible, and
 // is a Problem. Build is pure: the same arguments give the same bytes.
 func Build(config gateway.Config, settings Settings) (Resources, []model.Problem) {
-	b := &builder{settings: settings.withDefaults(), observe: config.Observe, origins: origins(config)}
+	b := &builder{settings: settings.withDefaults(), observe: config.Observe, listen: config.Listen, origins: origins(config)}
 	certificates := b.addSecrets(config.Certificates)
 	b.addClients(config)
 	b.stampPassthroughs(config.Passthroughs)
@@ -46,6 +46,7 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 	b.add(&Resource{
 		Kind: Listener, Name: httpsListener, Needs: b.listenerSecrets(own), Clusters: append(passedTo(config.Passthroughs), b.collectors()...),
 	}, b.tlsListener(own, len(shared) > 0, config.Passthroughs))
+	b.addStreams(config.Streams)
 	b.add(&Resource{Kind: Listener, Name: readyListener, Last: true}, b.readinessListener())
 	b.add(&Resource{Kind: RouteTable, Name: routeTable}, routeConfiguration())
 	b.addHosts(config.Hosts)
@@ -56,6 +57,8 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 type builder struct {
 	settings Settings
 	observe  gateway.Observe
+	listen   gateway.Listen
+	trusted  bool // for connections of trusted proxies: withTrusted
 	chains   chainTable
 	clients  []gateway.ClientTLS
 	passed   int                          // server names that are handed on

@@ -153,7 +153,7 @@ func (b *builder) clientChain(t gateway.ClientTLS, names []string) *listenerv3.F
 			Name:       "envoy.transport_sockets.tls",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(context)},
 		},
-		Filters: []*listenerv3.Filter{b.stampFilter(chain), b.managerFilter(manager)},
+		Filters: append(b.stateOf(stampValue(chain)), b.managerFilter(manager)),
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/gateway/policy"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -44,7 +45,7 @@ func (b *builder) cluster(c gateway.Backend) *clusterv3.Cluster {
 		MaxRequests: wrapperspb.UInt32(noLimit), MaxRetries: wrapperspb.UInt32(noLimit),
 	}
 	out := &clusterv3.Cluster{
-		TransportSocket:      b.upstreamTLS(c.Protocol, c.Upstream),
+		TransportSocket:      b.speakProxy(c.ProxyProtocol, b.upstreamTLS(c.Protocol, c.Upstream)),
 		Name:                 c.Name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: c.Endpoints},
@@ -66,6 +67,12 @@ func (b *builder) cluster(c gateway.Backend) *clusterv3.Cluster {
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.any(upstreamHTTP(c.Protocol)),
 		},
+	}
+	if c.Stream != policy.NoStream {
+		out.TypedExtensionProtocolOptions = nil
+	}
+	if c.Stream == policy.Datagrams { // which have no options of TCP: Envoy would open no socket
+		out.UpstreamConnectionOptions, out.UpstreamBindConfig = nil, nil
 	}
 	balance(out, c.Balance)
 	return out

@@ -8,7 +8,7 @@ import (
 )
 
 // forgeable are the headers by which a client could pass for another, or for a proxy before us. None is trusted: Hythe
-// is the first proxy of a request. Envoy itself would append to X-Forwarded-For, and pods that read its first entry
+// is the first proxy of a request, but for what trusted proxies send (withTrusted). Envoy itself would append to X-Forwarded-For, and pods that read its first entry
 // believe it.
 var forgeable = []*matcherv3.StringMatcher{
 	headerPrefix("x-forwarded-"), headerPrefix("x-original-"), headerPrefix("x-envoy-"),
@@ -30,6 +30,9 @@ func (b *builder) dropForgeable(instead ...*rulesv3.HeaderMutation) []*corev3.Ty
 		mutations = append(mutations, &rulesv3.HeaderMutation{Action: &rulesv3.HeaderMutation_RemoveOnMatch_{
 			RemoveOnMatch: &rulesv3.HeaderMutation_RemoveOnMatch{KeyMatcher: m},
 		}})
+	}
+	if b.trusted {
+		mutations = keepForwarded(mutations)
 	}
 	return []*corev3.TypedExtensionConfig{{
 		Name:        "envoy.http.early_header_mutation.header_mutation",

@@ -93,16 +93,13 @@ func exempt(clients []netip.Prefix, out *routev3.Route) *routev3.Route {
 	return out
 }
 
-// clientValue is the client's address as routes can match it: a client's filter state, set for each connection.
+// clientValue is the client's address as routes can match it: filter state, set for each connection, or for each request where
+// a trusted proxy opened the connection.
 func clientValue() *statev3.FilterStateValue {
 	return &statev3.FilterStateValue{
 		Key:        &statev3.FilterStateValue_ObjectKey{ObjectKey: ClientState},
 		FactoryKey: "envoy.network.ip",
-		Value: &statev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-				Specifier: &corev3.DataSource_InlineString{InlineString: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"},
-			}},
-		}},
+		Value:      &statev3.FilterStateValue_FormatString{FormatString: textFormat("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")},
 	}
 }
 

@@ -36,7 +36,10 @@ const (
 
 func (b *builder) plainListener() *listenerv3.Listener {
 	l := b.listener(httpListener, b.settings.HTTP)
-	l.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: []*listenerv3.Filter{b.stateFilter(clientValue()), b.httpFilter("http")}}}
+	b.withTrusted(l, func(l *listenerv3.Listener) {
+		l.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: append(b.stateOf(), b.httpFilter("http"))}}
+	})
+	b.withProxyProtocol(l)
 	return l
 }
 
@@ -48,6 +51,12 @@ func (b *builder) tlsListener(certificates []gateway.Certificate, shared bool, p
 		Name:       "envoy.filters.listener.tls_inspector",
 		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&inspectorv3.TlsInspector{})},
 	}}
+	b.withTrusted(l, func(l *listenerv3.Listener) { b.addTLSChains(l, certificates, shared, passthroughs) })
+	b.withProxyProtocol(l)
+	return l
+}
+
+func (b *builder) addTLSChains(l *listenerv3.Listener, certificates []gateway.Certificate, shared bool, passthroughs []gateway.Passthrough) {
 	taken := map[string]bool{}
 	for _, c := range certificates {
 		chain := b.tlsChain(c.Name)
@@ -86,7 +95,6 @@ func (b *builder) tlsListener(certificates []gateway.Certificate, shared bool, p
 			l.FilterChains = append(l.FilterChains, b.passthroughChain(p))
 		}
 	}
-	return l
 }
 
 func (b *builder) certificateProblem(name, format string, args ...any) {
@@ -155,7 +163,7 @@ func (b *builder) tlsChain(certificate string) *listenerv3.FilterChain {
 			Name:       "envoy.transport_sockets.tls",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(b.tlsContext(certificate))},
 		},
-		Filters: []*listenerv3.Filter{b.stampFilter(certificate), b.httpFilter("https", b.hsts(certificate)...)},
+		Filters: append(b.stateOf(stampValue(certificate)), b.httpFilter("https", b.hsts(certificate)...)),
 	}
 }
 
@@ -167,17 +175,23 @@ func (b *builder) tlsContext(certificate string) *tlsv3.DownstreamTlsContext {
 	}}
 }
 
-func (b *builder) stampFilter(certificate string) *listenerv3.Filter {
-	value := &statev3.FilterStateValue{
+func stampValue(certificate string) *statev3.FilterStateValue {
+	return &statev3.FilterStateValue{
 		Key:        &statev3.FilterStateValue_ObjectKey{ObjectKey: stampKey},
 		FactoryKey: "envoy.network.ip",
-		Value: &statev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-				Specifier: &corev3.DataSource_InlineString{InlineString: stamp(certificate).String()},
-			}},
-		}},
+		Value:      &statev3.FilterStateValue_FormatString{FormatString: textFormat(stamp(certificate).String())},
 	}
-	return b.stateFilter(value, clientValue())
+}
+
+// stateOf says what is known of a connection: values, and the client, but where each request has another.
+func (b *builder) stateOf(values ...*statev3.FilterStateValue) []*listenerv3.Filter {
+	if !b.trusted {
+		values = append(values, clientValue())
+	}
+	if len(values) == 0 {
+		return nil
+	}
+	return []*listenerv3.Filter{b.stateFilter(values...)}
 }
 
 // stateFilter says something about a connection to its routes.
@@ -194,7 +208,7 @@ func (b *builder) stateFilter(values ...*statev3.FilterStateValue) *listenerv3.F
 // total time limit: Kubernetes' Ingress knows none, and uploads, server-sent events and WebSockets run for long.
 // What does not move is ended by the stream idle timeout.
 func (b *builder) manager(stat string, first ...*hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
-	return &hcmv3.HttpConnectionManager{
+	out := &hcmv3.HttpConnectionManager{
 		StatPrefix: stat,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: routeTable, ConfigSource: ads(),
@@ -232,6 +246,10 @@ func (b *builder) manager(stat string, first ...*hcmv3.HttpFilter) *hcmv3.HttpCo
 		AccessLog: b.accessLog(),
 		Tracing:   b.tracing(),
 	}
+	if b.trusted {
+		b.believeProxies(out)
+	}
+	return out
 }
 
 func (b *builder) httpFilter(stat string, first ...*hcmv3.HttpFilter) *listenerv3.Filter {

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"strings"
 	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -32,6 +33,11 @@ func (b *builder) passthroughChain(p gateway.Passthrough) *listenerv3.FilterChai
 			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(proxy)},
 		}},
 	}
+}
+
+// isPassthrough reports whether a chain hands its connections on.
+func isPassthrough(chain *listenerv3.FilterChain) bool {
+	return strings.HasPrefix(chain.GetName(), passthroughName)
 }
 
 // stampPassthroughs says that no chain which speaks http is for these names: a request for one of them on the connection of

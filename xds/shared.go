@@ -144,7 +144,7 @@ func (b *builder) sharedTLS() *listenerv3.FilterChain {
 		headerOf(sameNameHeader, "%CEL(connection.requested_server_name in ['', request.host])%"))
 	chain.Name = sharedChain
 	chain.TransportSocket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(context)}
-	chain.Filters = []*listenerv3.Filter{b.stampFilter(sharedChain), b.managerFilter(manager)}
+	chain.Filters = append(b.stateOf(stampValue(sharedChain)), b.managerFilter(manager))
 	return chain
 }
 

@@ -33,6 +33,9 @@ type Settings struct {
 	// OwnChains is how many filter chains there may be for server names; hosts beyond that, which need nothing of their own,
 	// share one, that asks for their certificates on demand. Negative for no limit; 0 is DefaultOwnChains.
 	OwnChains int
+	// PortOffset is added to ports below it that lead to Services, so that Envoy needs no right for those below 1024, and none is
+	// that of another listener; default 10,000, negative for none.
+	PortOffset int
 	// AccessLog writes a line for each request to Envoy's standard output.
 	AccessLog bool
 	// AuthSocket is the path of the doorkeeper's socket, as Envoy sees it; default /run/hythe/auth.sock.
@@ -44,11 +47,15 @@ type Settings struct {
 // DefaultOwnChains is the number of filter chains up to which one more costs Envoy a fifth of a second at most.
 const DefaultOwnChains = 1000
 
+// DefaultPortOffset is that of Settings.PortOffset.
+const DefaultPortOffset = 10_000
+
 func (s Settings) withDefaults() Settings {
 	s.HTTP = orAddress(s.HTTP, 8080)
 	s.HTTPS = orAddress(s.HTTPS, 8443)
 	s.Ready = orAddress(s.Ready, 8081)
 	s.AuthSocket = cmp.Or(s.AuthSocket, "/run/hythe/auth.sock")
+	s.PortOffset = max(0, cmp.Or(s.PortOffset, DefaultPortOffset))
 	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, time.Second)
 	s.OwnChains = cmp.Or(s.OwnChains, DefaultOwnChains)
 	s.StreamIdleTimeout = cmp.Or(s.StreamIdleTimeout, 5*time.Minute)

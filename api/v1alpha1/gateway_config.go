@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"maps"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,8 @@ type GatewayConfigSpec struct {
 	// Observe is for the whole gateway: where several classes name GatewayConfigs, that of the default class counts, else
 	// the first by name.
 	Observe Observe `json:"observe,omitempty"`
+	// Listeners are for the whole gateway, too.
+	Listeners Listeners `json:"listeners,omitempty"`
 }
 
 // GatewayDefaults are written as in annotations of ingress-nginx. What is absent stays the gateway's own default.
@@ -108,6 +111,21 @@ type Tracing struct {
 	SamplePerMille int32 `json:"samplePerMille,omitempty"`
 }
 
+// Listeners say how clients reach the gateway. To change them drains the connections of clients.
+type Listeners struct {
+	// ProxyProtocolFrom are the addresses, as "10.0.0.0/8", of load balancers that begin connections with the PROXY protocol,
+	// version 1 or 2. Who does so from elsewhere is refused.
+	ProxyProtocolFrom []string `json:"proxyProtocolFrom,omitempty"`
+	// TrustedProxies are the addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. Those of all others
+	// are dropped.
+	TrustedProxies []string `json:"trustedProxies,omitempty"`
+	// TCPServices and UDPServices are ports that lead to Services of any namespace, by port, as in the ConfigMaps of
+	// ingress-nginx: "5432": "db/postgres:5432". A first :PROXY behind it expects the PROXY protocol of ProxyProtocolFrom, a
+	// second one speaks it to the Service.
+	TCPServices map[string]string `json:"tcpServices,omitempty"`
+	UDPServices map[string]string `json:"udpServices,omitempty"`
+}
+
 // A GatewayConfigList is a list of GatewayConfigs.
 type GatewayConfigList struct {
 	metav1.TypeMeta `json:",inline"`
@@ -127,6 +145,9 @@ func (c *GatewayConfig) DeepCopy() *GatewayConfig {
 	for i, g := range out.Spec.Grants {
 		out.Spec.Grants[i] = Grant{From: slices.Clone(g.From), To: slices.Clone(g.To)}
 	}
+	l := &out.Spec.Listeners
+	l.ProxyProtocolFrom, l.TrustedProxies = slices.Clone(l.ProxyProtocolFrom), slices.Clone(l.TrustedProxies)
+	l.TCPServices, l.UDPServices = maps.Clone(l.TCPServices), maps.Clone(l.UDPServices)
 	out.Spec.Observe.AccessLog.SamplePerMille = copied(out.Spec.Observe.AccessLog.SamplePerMille)
 	return &out
 }

@@ -47,6 +47,9 @@ const (
 	EndpointChoiceSource = "source-hash"
 	// EndpointChoiceSourcePort chooses by a hash of source address and port, the same on each node.
 	EndpointChoiceSourcePort = "source-port-hash"
+	// ProxyProtocolAnnotation on a Service is the version of the PROXY protocol, v1 or v2, with which the gateway begins
+	// connections to it: those of TCP that are exposed by port or passed through, but not those for requests.
+	ProxyProtocolAnnotation = Group + "/proxy-protocol"
 	// EndpointGoneAnnotation on a Service says what becomes of TCP connections to endpoints that are gone: EndpointGoneReset
 	// or EndpointGoneKeep. Without it the node's setting holds.
 	EndpointGoneAnnotation = Group + "/endpoint-gone"

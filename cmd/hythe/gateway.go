@@ -42,6 +42,7 @@ import (
 func newGatewayCommand() *cobra.Command {
 	var g gatewayProcess
 	defaultCertificate, tlsProfile := "", ""
+	var listen listenTexts
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Turn Ingresses into Envoy configuration and serve it to the node's Envoy",
@@ -60,6 +61,9 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 			var err error
 			if g.xds.TLSProfile, err = xds.ParseTLSProfile(tlsProfile); err != nil {
 				return fmt.Errorf("flag --tls-profile: %w", err)
+			}
+			if err := listen.set(&g); err != nil {
+				return err
 			}
 			if err := g.start("gateway"); err != nil {
 				return err
@@ -89,6 +93,7 @@ the gateway is away. Start Envoy with the output of "hythe gateway bootstrap".`,
 	f.StringVar(&g.envoyAdmin, "envoy-admin", "/run/hythe/envoy-admin.sock", "unix socket of Envoy's admin pages, for questions about what Envoy has; of a pattern the newest is taken")
 	f.BoolVar(&g.xds.AccessLog, "access-log", false, "let Envoy write a line for each request to its standard output")
 	addListenFlags(f, &g)
+	listen.addFlags(f)
 	_ = cmd.MarkFlagRequired("node")
 	f.StringVar(&g.xds.AuthSocket, "auth-socket", "", "unix socket of the doorkeeper, who answers for Envoy who may come in, as Envoy sees it; beside the other one if empty")
 	f.StringVar(&g.authTable, "auth-table", "", "file for the doorkeeper, in memory, since it has hashes of passwords; beside the socket if empty")

@@ -108,7 +108,34 @@ type Backend struct {
 	Upstream Upstream
 	// ServiceAddress sends to the address of the Service in the place of those of its pods.
 	ServiceAddress bool
+	// Stream is for what is no request.
+	Stream Stream
+	// ProxyProtocol begins each connection with who the client is. It is for Passthrough and Stream.
+	ProxyProtocol ProxyProtocol
 }
+
+// A Stream is what is handed on as it is.
+type Stream uint8
+
+// The kinds of streams.
+const (
+	NoStream    Stream = iota
+	Connections        // TCP
+	Datagrams          // UDP
+)
+
+// String is "tcp" or "udp".
+func (s Stream) String() string { return [...]string{"", "tcp", "udp"}[s] }
+
+// ProxyProtocol is a version of the PROXY protocol (haproxy.org, proxy-protocol.txt).
+type ProxyProtocol uint8
+
+// The versions.
+const (
+	NoProxy ProxyProtocol = iota
+	ProxyV1
+	ProxyV2
+)
 
 // String lists what is not the default: ";connect=5s;protocol=h2c". It is empty for the zero value.
 func (b Backend) String() string {
@@ -128,6 +155,12 @@ func (b Backend) String() string {
 	out.WriteString(b.Upstream.String())
 	if b.ServiceAddress {
 		out.WriteString(";service-address")
+	}
+	if b.Stream != NoStream {
+		out.WriteString(";" + b.Stream.String())
+	}
+	if b.ProxyProtocol != NoProxy {
+		out.WriteString(";proxy=v" + strconv.Itoa(int(b.ProxyProtocol)))
 	}
 	return out.String()
 }

@@ -95,7 +95,7 @@ func (f *follower) listener() bool {
 			fmt.Sprintf("see hythe get problems and the log of hythe gateway on %s, and whether the Service's targetPort is one of Envoy's", f.want.Node))
 	}
 	name := cmp.Or(f.request.ServerName, canonicalHost(f.request.Host))
-	c := chainFor(l.Body, name)
+	c := chainFor(l.Body, name, f.request.Client)
 	f.chain = readChain(c)
 	f.chain.headers = xds.SharedHeaders(c.GetName(), name, canonicalHost(f.request.Host))
 	if f.chain.headers != nil && f.want.Resources != nil {

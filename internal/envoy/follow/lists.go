@@ -3,6 +3,7 @@ package follow
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -107,6 +108,8 @@ func Certificates(config *dump.Config, want Want) []inspect.CertificateAnswer {
 		for _, c := range l.Body.GetFilterChains() {
 			if name := certificateName(c); name != "" {
 				names[name] = append(names[name], c.GetFilterChainMatch().GetServerNames()...)
+				slices.Sort(names[name]) // chains for some source addresses have the names again
+				names[name] = slices.Compact(names[name])
 			}
 		}
 	}
@@ -183,7 +186,7 @@ func servedWith(l *listenerv3.Listener, host string) string {
 	if host == gateway.CatchAll {
 		return certificateName(l.GetDefaultFilterChain())
 	}
-	return certificateName(chainFor(l, host))
+	return certificateName(chainFor(l, host, netip.Addr{}))
 }
 
 // redirects says whether a host redirects all of plain http but what is exempted.

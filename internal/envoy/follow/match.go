@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"cmp"
 	"net"
 	"net/http"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -84,11 +86,15 @@ func mergeSlashes(path string) string {
 }
 
 // chainFor is the filter chain that Envoy takes for a server name: the exact one, that of the longest wildcard, the
-// one without a name, the default one. Nil if there is none.
-func chainFor(l *listenerv3.Listener, serverName string) *listenerv3.FilterChain {
+// one without a name, the default one. Nil if there is none. Chains for some source addresses are taken for a client of these.
+func chainFor(l *listenerv3.Listener, serverName string, client netip.Addr) *listenerv3.FilterChain {
 	serverName = strings.ToLower(serverName)
 	byName := map[string]*listenerv3.FilterChain{}
-	for _, c := range l.GetFilterChains() {
+	chains := l.GetFilterChains()
+	bySource := func(c *listenerv3.FilterChain) int { return len(c.GetFilterChainMatch().GetSourcePrefixRanges()) }
+	chains = slices.DeleteFunc(slices.Clone(chains), func(c *listenerv3.FilterChain) bool { return bySource(c) > 0 && !fromSource(c, client) })
+	slices.SortStableFunc(chains, func(a, b *listenerv3.FilterChain) int { return cmp.Compare(bySource(a), bySource(b)) })
+	for _, c := range chains {
 		for _, name := range c.GetFilterChainMatch().GetServerNames() {
 			byName[name] = c
 		}
@@ -109,6 +115,19 @@ func chainFor(l *listenerv3.Listener, serverName string) *listenerv3.FilterChain
 		return c
 	}
 	return l.GetDefaultFilterChain()
+}
+
+// fromSource says whether a chain is for connections of the client.
+func fromSource(c *listenerv3.FilterChain, client netip.Addr) bool {
+	return client.IsValid() && addressMatches(&matcherv3.AddressMatcher{Ranges: ranges(c)}, client)
+}
+
+func ranges(c *listenerv3.FilterChain) []*xdscorev3.CidrRange {
+	var out []*xdscorev3.CidrRange
+	for _, r := range c.GetFilterChainMatch().GetSourcePrefixRanges() {
+		out = append(out, &xdscorev3.CidrRange{AddressPrefix: r.GetAddressPrefix(), PrefixLen: r.GetPrefixLen()})
+	}
+	return out
 }
 
 // A chain is what matters of a filter chain.
