@@ -25,9 +25,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/gateway"
+	"hythe.dev/hythe/internal/envoy"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/xds"
@@ -237,7 +239,7 @@ func randomBytes(random *rand.Rand) []byte {
 // TestEnvoyValidates asks a real Envoy about a sample of what FuzzEnvoy makes, and about all that it found: many
 // configurations in one bootstrap, since Envoy's start is most of the time. If it refuses them it is asked for each.
 func TestEnvoyValidates(t *testing.T) {
-	envoy := testenv.Envoy(t)
+	path := testenv.Envoy(t)
 	m := newMaker(t)
 	random := rand.New(rand.NewPCG(2, 2))
 	sample := fuzzCorpus(t, "testdata/fuzz/FuzzEnvoy")
@@ -248,9 +250,9 @@ func TestEnvoyValidates(t *testing.T) {
 	for i := range sample {
 		all[i] = build(t, m.snapshot(sample[i]))
 	}
-	if out, err := validate(t, envoy, all); err != nil {
+	if out, err := validate(t, path, all); err != nil {
 		for i := range all {
-			if out, err := validate(t, envoy, all[i:i+1]); err != nil {
+			if out, err := validate(t, path, all[i:i+1]); err != nil {
 				t.Fatalf("Envoy refuses: %v\n%s\nof\n%s", err, out, &all[i])
 			}
 		}
@@ -280,7 +282,7 @@ func fuzzCorpus(t *testing.T, dir string) [][]byte {
 
 // validate asks Envoy about the clusters, secrets, listeners and hosts of some configurations. Names are made unique;
 // the hosts of a configuration are those of a listener.
-func validate(t *testing.T, envoy string, all []xds.Resources) ([]byte, error) {
+func validate(t *testing.T, path string, all []xds.Resources) ([]byte, error) {
 	t.Helper()
 	static := map[string][]json.RawMessage{}
 	add := func(kind string, m proto.Message) {
@@ -323,6 +325,7 @@ func validate(t *testing.T, envoy string, all []xds.Resources) ([]byte, error) {
 	}
 	bootstrap, err := json.Marshal(map[string]any{
 		"node":             map[string]string{"id": "n", "cluster": "c"},
+		"layered_runtime":  productRuntime(t),
 		"static_resources": static,
 		"dynamic_resources": map[string]any{"ads_config": map[string]any{
 			"api_type": "DELTA_GRPC", "transport_api_version": "V3",
@@ -332,11 +335,27 @@ func validate(t *testing.T, envoy string, all []xds.Resources) ([]byte, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "envoy.json")
+	if err := os.WriteFile(file, bootstrap, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return exec.CommandContext(t.Context(), envoy, "--mode", "validate", "-c", path, "--log-level", "error").CombinedOutput()
+	return exec.CommandContext(t.Context(), path, "--mode", "validate", "-c", file, "--log-level", "error").CombinedOutput()
+}
+
+// productRuntime are the runtime values, Envoy's limits among them, that the product's own bootstrap has.
+func productRuntime(t *testing.T) json.RawMessage {
+	t.Helper()
+	text, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: "n", XDSSocket: "/unused"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bootstrap struct {
+		Runtime json.RawMessage `json:"layered_runtime"`
+	}
+	if err := yaml.Unmarshal(text, &bootstrap); err != nil {
+		t.Fatal(err)
+	}
+	return bootstrap.Runtime
 }
 
 func unpack(t *testing.T, r *xds.Resource, into proto.Message) {
