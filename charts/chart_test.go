@@ -299,7 +299,7 @@ func TestAccepted(t *testing.T) {
 // TestExposedPorts has the Service's ports for those of the GatewayConfig, where Envoy listens for them.
 func TestExposedPorts(t *testing.T) {
 	out, err := template(t, `
-ingressClass: {config: {listeners: {tcpServices: {"25": "mail/smtp:25", "15432": "db/postgres:psql"}, udpServices: {"53": "dns/dns:53"}}}}
+ingressClass: {config: {listeners: {tcpServices: {"25": "mail/smtp:25", "15432": "db/postgres:psql"}, udpServices: {"53": "dns/dns:53"}, http3: {}}}}
 gateway: {service: {extraPorts: [{name: git, port: 22, targetPort: 10022}]}}`)
 	if err != nil {
 		t.Fatal(err)
@@ -308,6 +308,7 @@ gateway: {service: {extraPorts: [{name: git, port: 22, targetPort: 10022}]}}`)
 		"- name: tcp-15432\n    port: 15432\n    protocol: TCP\n    targetPort: 15432\n",
 		"- name: tcp-25\n    port: 25\n    protocol: TCP\n    targetPort: 10025\n",
 		"- name: udp-53\n    port: 53\n    protocol: UDP\n    targetPort: 10053\n",
+		"- {name: http3, port: 443, protocol: UDP, targetPort: 8443}\n",
 		"- name: git\n    port: 22\n    targetPort: 10022\n",
 		"udpServices:\n      \"53\": dns/dns:53\n",
 	} {

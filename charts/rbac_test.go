@@ -274,7 +274,8 @@ func (r *rights) commands(role, name string) [][]string {
 	case "hythe-controller":
 		return [][]string{{"controller", "--namespace", name, "--gateway-service", "default/gateway", "--admin", admin("controller")}}
 	case "hythe-gateway":
-		return [][]string{{"gateway", "--node", name, "--xds-socket", filepath.Join(r.dir, name+".sock"), "--admin", admin("gateway")}}
+		return [][]string{{"gateway", "--node", name, "--xds-socket", filepath.Join(r.dir, name+".sock"),
+			"--auth-socket", filepath.Join(r.dir, name+"-auth.sock"), "--auth-table", filepath.Join(r.dir, name+"-auth.json"), "--admin", admin("gateway")}}
 	case "hythe-node":
 		return [][]string{{"node", "--node", name, "--without-proxy", "--without-lb", "--overlay", "none", "--cni-conf-dir", "",
 			"--data", filepath.Join(r.dir, name), "--run", filepath.Join(r.dir, name), "--admin", admin("node")}}

@@ -2,8 +2,10 @@ package conformance
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -27,9 +29,11 @@ const corpusHead = `# Manifests of other people, asked through Envoy
 
 Each file is built as if its classes were Hythe's, and served by a real Envoy that refuses nothing of it. Each path of
 each Ingress is asked for, with one below it, one beside it and one that nobody has, over http and, where there is TLS,
-over https. What must come back (status, backend, redirect, certificate) is said by an oracle that reads the Ingress
-objects alone. Services and Secrets that are named and not in the file are added. 503 counts what a Problem explains.
-Objects whose name the file leaves empty are given one: such a file has a star. A dash: it has no Ingress that can be read.
+over https; where a password or an auth server decides who comes in, as nobody and as somebody who may. What must come
+back (status, backend, redirect, certificate) is said by an oracle that reads the objects alone, and shares no code with
+the gateway. Services and TLS Secrets that are named and not in the file are added, other Secrets and ConfigMaps are
+not. 503 counts what a Problem explains, which names the annotation or the object. Objects whose name the file leaves
+empty are given one: such a file has a star. A dash: it has no Ingress that can be read.
 
 `
 
@@ -111,27 +115,20 @@ func (r *rig) corpusFile(t *testing.T, file string) tally {
 			set.Addresses = append(set.Addresses[:0:0], r.echo(set.Name))
 		}
 	}
+	r.answerAuth(&config)
 	r.set(t, config)
 
 	line := tally{nameless: nameless, ingresses: len(snapshot.Ingresses), problems: map[string]int{}}
 	for _, p := range slices.Concat(problems, snapshot.Problems) {
 		line.problems[p.Reason]++
 	}
-	has := func(ingress model.Key, reason, text string) bool {
-		return slices.ContainsFunc(problems, func(p model.Problem) bool {
-			return p.Object == model.Ref("Ingress", ingress) && (reason == "" || p.Reason == reason) && strings.Contains(p.Message, text)
-		})
-	}
-	o := newOracle(snapshot, func(ingress model.Key, reason, text string) bool {
-		return has(ingress, reason, strconv.Quote(text))
-	})
+	has := func(ingress model.Key, reason, text string) bool { return told(problems, ingress, reason, text) }
+	o := newOracle(snapshot, refusedBy(problems))
 	hosts := map[string]bool{}
 	for _, key := range model.SortedKeys(snapshot.Ingresses) {
 		ing := snapshot.Ingresses[key]
-		if ing.Annotations[nginx+"canary"] == "true" {
-			if !has(key, "CanaryNotSupported", "") {
-				t.Errorf("%s: a canary is served without a word", key)
-			}
+		if isCanary(ing) {
+			o.checkIdle(t, ing, problems)
 			continue
 		}
 		asks := o.asks(ing)
@@ -140,20 +137,58 @@ func (r *rig) corpusFile(t *testing.T, file string) tally {
 		}
 		for _, a := range asks {
 			hosts[a.host] = true
-			want := o.expect(a, r.settings.HTTPSPort)
+			want := o.expect(a, r.Settings.HTTPSPort)
 			r.compare(t, o, a, want)
 			line.asked++
 			line.as++
 			if want.status == 503 {
 				line.unavailable++
-				if want.excuse != "" && !has(keyOf(want.ingress), want.excuse, "") {
-					t.Errorf("%v: it is 503, and no Problem %s of Ingress %s says why", a, want.excuse, keyOf(want.ingress))
+				if want.excuse != "" && !has(keyOf(want.ingress), want.excuse, want.names) {
+					t.Errorf("%+v: it is 503, and no Problem %s of Ingress %s says why and names %q:\n%s", a, want.excuse, keyOf(want.ingress), want.names, problemText(problems))
 				}
 			}
 		}
 	}
 	line.hosts = len(hosts)
 	return line
+}
+
+// told says whether there is a Problem of an Ingress by a reason, "" for any, that has a text.
+func told(problems []model.Problem, ingress model.Key, reason, text string) bool {
+	return slices.ContainsFunc(problems, func(p model.Problem) bool {
+		return p.Object == model.Ref("Ingress", ingress) && (reason == "" || p.Reason == reason) && strings.Contains(p.Message, text)
+	})
+}
+
+// refusedBy is for newOracle: hosts and paths that Problems quote.
+func refusedBy(problems []model.Problem) func(model.Key, string, string) bool {
+	return func(ingress model.Key, reason, text string) bool {
+		return told(problems, ingress, reason, strconv.Quote(text))
+	}
+}
+
+// checkIdle wants a Problem for each path of a canary that takes nothing.
+func (o *oracle) checkIdle(t *testing.T, ing *networkingv1.Ingress, problems []model.Problem) {
+	t.Helper()
+	for _, r := range ing.Spec.Rules {
+		for _, p := range o.paths(ing, r) {
+			if reason := o.idle(p); reason != "" && !p.told(problems, reason) {
+				t.Errorf("%s: a canary takes nothing at %s, and no Problem %s says so:\n%s", keyOf(ing), p.place(), reason, problemText(problems))
+			}
+		}
+	}
+}
+
+// answerAuth puts the rig's auth server in the place of those that Ingresses name.
+func (r *rig) answerAuth(config *gateway.Config) {
+	for _, entry := range config.Auth {
+		if entry.Ask == nil {
+			continue
+		}
+		for i := range entry.Ask.Targets {
+			entry.Ask.Targets[i].Addresses = []netip.AddrPort{r.auth}
+		}
+	}
 }
 
 // load reads a file. Names that are left empty are filled in.
@@ -180,11 +215,20 @@ func load(t *testing.T, file string) (s *model.Snapshot, nameless bool) {
 // compare asks, and asks again while a worker of Envoy has the configuration before.
 func (r *rig) compare(t *testing.T, o *oracle, a ask, want answer) {
 	t.Helper()
-	want.excuse, want.ingress = "", nil
+	lines := ""
+	if a.known && want.ingress != nil {
+		user, password := o.password(want.ingress)
+		lines = letMeIn + ": yes\r\nAuthorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password)) + "\r\n"
+	}
+	or := want.or
+	want.excuse, want.names, want.or, want.ingress = "", "", "", nil
 	var wrong string
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		got, leaf, err := r.request(a)
+		got, leaf, err := r.request(a, lines)
 		got.location, _ = url.PathUnescape(got.location) // Envoy escapes what no URI may hold
+		if or != "" && got.backend == or {
+			got.backend = want.backend
+		}
 		wantLeaf := leaf
 		if a.https {
 			if wantLeaf = o.certificate(a.host); wantLeaf == nil {

@@ -2,13 +2,12 @@
 package conformance
 
 import (
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"hythe.dev/hythe/gateway"
 	"hythe.dev/hythe/internal/kube"
@@ -90,30 +89,37 @@ func classesOf(s *model.Snapshot) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// checkAnswered wants each Ingress to have a route or a Problem.
+// checkAnswered wants each Ingress to have a route or a Problem, and each path of a canary.
 func checkAnswered(t *testing.T, s *model.Snapshot, config gateway.Config, problems []model.Problem) {
 	t.Helper()
-	answered, refused := map[model.Key]bool{}, map[string]bool{} // refused are hosts with a path that is answered without a backend
+	answered := map[model.Key]bool{}
+	taken := map[string]bool{} // places where a canary takes requests, or has none to take since no backend serves them
 	for _, h := range config.Hosts {
 		for _, r := range h.Routes {
 			answered[r.Origin] = true
-			refused[h.Name] = refused[h.Name] || r.Backend == ""
+			place := fmt.Sprintf("host %s: %s %s", h.Name, r.Match, r.Path)
 			if r.Canary != nil {
-				answered[r.Canary.Origin] = true
+				taken[r.Canary.Origin.String()+" "+place] = true
+			} else if r.Backend == "" {
+				taken[place] = true
 			}
 		}
 	}
-	for _, p := range problems {
-		if p.Object.Kind == "Ingress" {
-			answered[model.Key{Namespace: p.Object.Namespace, Name: p.Object.Name}] = true
-		}
-	}
+	o := newOracle(s, refusedBy(problems))
 	for _, key := range model.SortedKeys(s.Ingresses) {
-		// A canary has nothing to take from a path that no backend serves.
 		ing := s.Ingresses[key]
-		idle := ing.Annotations["nginx.ingress.kubernetes.io/canary"] == "true" && slices.ContainsFunc(ing.Spec.Rules, func(r networkingv1.IngressRule) bool { return refused[r.Host] })
-		if !answered[key] && !idle {
-			t.Errorf("Ingress %s has no route, and no Problem says why", key)
+		if !isCanary(ing) {
+			if !answered[key] && !told(problems, key, "", "") {
+				t.Errorf("Ingress %s has no route, and no Problem says why", key)
+			}
+			continue
+		}
+		for _, rule := range ing.Spec.Rules {
+			for _, p := range o.paths(ing, rule) {
+				if !taken[p.place()] && !taken[key.String()+" "+p.place()] && !p.told(problems, "") {
+					t.Errorf("canary %s takes no request at %s, and no Problem says why", key, p.place())
+				}
+			}
 		}
 	}
 }

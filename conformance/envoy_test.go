@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"bufio"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,95 +16,49 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"hythe.dev/hythe/gateway"
-	"hythe.dev/hythe/internal/envoy"
-	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/internal/envoy/envoytest"
 	"hythe.dev/hythe/xds"
-	"hythe.dev/hythe/xds/server"
 )
 
 // A rig is a real Envoy, and for each backend a web server that answers with the backend's name.
 type rig struct {
-	t        *testing.T
-	settings xds.Settings
-	server   *server.Server
-	echoes   map[string]netip.AddrPort
+	*envoytest.Rig
+	t      *testing.T
+	echoes map[string]netip.AddrPort
+	// auth is a server that lets in whoever has letMeIn.
+	auth netip.AddrPort
 	// defaultChain and defaultKey are the pair for hosts without an own one.
 	defaultChain, defaultKey []byte
 }
 
+// letMeIn is the header of clients that the auth server knows.
+const letMeIn = "Let-Me-In"
+
 func newRig(t *testing.T) *rig {
-	path := testenv.Envoy(t)
-	dir, err := os.MkdirTemp("", "hythe") // t.TempDir is too long for a socket's path
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	r := &rig{t: t, echoes: map[string]netip.AddrPort{}, settings: xds.Settings{
-		HTTP: testenv.FreeAddress(t), HTTPS: testenv.FreeAddress(t), Ready: testenv.FreeAddress(t), HTTPSPort: 8443,
-	}}
+	r := &rig{Rig: envoytest.New(t, nil), t: t, echoes: map[string]netip.AddrPort{}}
 	r.defaultChain, r.defaultKey = makePair(t, "default.invalid")
-	socket := filepath.Join(dir, "xds.sock")
-	if r.server, err = server.New(server.Options{Socket: socket, Grace: time.Millisecond}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- r.server.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("run server: %v", err)
+	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get(letMeIn) == "" {
+			w.WriteHeader(http.StatusUnauthorized)
 		}
-	})
-	p, err := envoy.Start(t.Context(), envoy.Options{
-		Path: path, BootstrapFile: filepath.Join(dir, "bootstrap.yaml"), Concurrency: 1, DrainTime: time.Second,
-		Bootstrap: envoy.BootstrapOptions{Node: "n1", XDSSocket: socket},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.Wait() })
+	}))
+	t.Cleanup(auth.Close)
+	r.auth = netip.MustParseAddrPort(auth.Listener.Addr().String())
 	return r
 }
 
 // set sends a Config, with the rig's web servers in the place of pods, and waits until Envoy has it.
 func (r *rig) set(t *testing.T, config gateway.Config) {
 	t.Helper()
-	resources, problems := xds.Build(config, r.settings)
-	if len(problems) > 0 {
+	if _, problems := xds.Build(config, r.Settings); len(problems) > 0 {
 		t.Errorf("what the gateway serves, Envoy would refuse:\n%s", problemText(problems))
 	}
-	r.server.Set(resources)
-	r.eventually(t, func() error {
-		status := r.server.Status()
-		if len(status.Refused) > 0 {
-			t.Fatalf("Envoy refuses %v", status.Refused)
-		}
-		if !status.Ready || status.Outstanding > 0 {
-			return fmt.Errorf("not acknowledged: %s", status)
-		}
-		return nil
-	})
-}
-
-func (r *rig) eventually(t *testing.T, try func() error) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * time.Millisecond)
+	if _, status := r.Set(t, config); len(status.Refused) > 0 {
+		t.Fatalf("Envoy refuses %v", status.Refused)
 	}
 }
 
@@ -119,11 +72,12 @@ func (r *rig) echo(name string) netip.AddrPort {
 	return r.echoes[name]
 }
 
-// request asks Envoy on a connection of its own, for the path as it stands. The leaf is that of the certificate.
-func (r *rig) request(a ask) (got answer, leaf []byte, err error) {
-	address := r.settings.HTTP
+// request asks Envoy on a connection of its own, for the path as it stands, with further lines of a header. The leaf is that
+// of the certificate.
+func (r *rig) request(a ask, lines string) (got answer, leaf []byte, err error) {
+	address := r.Settings.HTTP
 	if a.https {
-		address = r.settings.HTTPS
+		address = r.Settings.HTTPS
 	}
 	conn, err := net.Dial("tcp", address.String())
 	if err != nil {
@@ -138,7 +92,7 @@ func (r *rig) request(a ask) (got answer, leaf []byte, err error) {
 		}
 		leaf, conn = client.ConnectionState().PeerCertificates[0].Raw, client
 	}
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", a.path, a.host)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n%sConnection: close\r\n\r\n", a.path, a.host, lines)
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return got, nil, err

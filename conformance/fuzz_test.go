@@ -1,14 +1,17 @@
 package conformance
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,9 +28,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/gateway"
+	annotation "hythe.dev/hythe/gateway/nginx"
+	"hythe.dev/hythe/internal/envoy"
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/xds"
@@ -46,6 +52,14 @@ func (c *chooser) upTo(n int) int {
 }
 
 func pick[T any](c *chooser, from []T) T { return from[c.upTo(len(from))] }
+
+// plain is one of a list most times, else as text.
+func (c *chooser) plain(good, pieces []string) string {
+	if c.upTo(4) > 0 {
+		return pick(c, good)
+	}
+	return c.text(pieces)
+}
 
 // text is some pieces of a list, or the next bytes as they are.
 func (c *chooser) text(pieces []string) string {
@@ -76,12 +90,44 @@ var (
 		new(networkingv1.PathTypePrefix), new(networkingv1.PathTypeExact), new(networkingv1.PathTypeImplementationSpecific), nil,
 		new(networkingv1.PathType("prefix")), new(networkingv1.PathType("")), new(networkingv1.PathType("Regex\n")),
 	}
-	annotations = []string{
-		"kubernetes.io/ingress.class", nginx + "ssl-redirect", nginx + "canary", nginx + "auth-url", nginx + "rewrite-target",
-		nginx + "backend-protocol", nginx + "whitelist-source-range", nginx + "configuration-snippet", v1alpha1.CatchAllAnnotation, nginx + "\n",
+	// annotations are all that ingress-nginx has, and others that decide whose an Ingress is.
+	annotations = func() []string {
+		out := []string{"kubernetes.io/ingress.class", v1alpha1.CatchAllAnnotation, nginx + "\n"}
+		for _, key := range annotation.Keys() {
+			out = append(out, nginx+key.Name)
+		}
+		return out
+	}()
+	values = []string{
+		"true", "false", "FALSE", "", "hythe", "other", "on", "off", "0", "1", "10", "100", "301", "307", "404,503", "10m", "1s",
+		"/$1", "/new$request_uri", "/", "https://example.com", "https://b.test/x?y#z", "http://web.shop.svc/auth?u=$request_uri", "https://$host/login?rd=$scheme://$host",
+		"HTTP", "HTTPS", "GRPC", "basic", "cookie", "round_robin", "$request_uri", "$http_x_user", "TLSv1.2 TLSv1.3", "CN=(a|b).*", "optional", "headers",
+		"*", "10.0.0.0/8, ::1/128", "https://*.example.com, http://a.test", "GET, PUT", "X-Foo, X-Bar", "X-User", "always", "bar(.*)", "shop/tls", "web", "a.alias.test, b.alias.test",
+		"error http_502 non_idempotent", "Strict", "~*^http /", "a.test b.test",
+		"return 200;\n}", "return 302 https://a.test/$1;", "more_set_headers 'X-Frame-Options: DENY';", "add_header X \"$host\" always; proxy_set_header Y z;", strings.Repeat("x", 5000),
 	}
-	values = []string{"true", "false", "FALSE", "", "hythe", "other", "/$1", "HTTP", "*", "return 200;\n}", strings.Repeat("x", 5000)}
 )
+
+// understood are the values that an annotation may have, by its name: a random one is mostly refused.
+var understood = sync.OnceValue(func() map[string][]string {
+	out := map[string][]string{}
+	for _, name := range annotations {
+		for _, value := range values {
+			if _, notes := annotation.Read(map[string]string{name: value}); len(notes) == 0 {
+				out[name] = append(out[name], value)
+			}
+		}
+	}
+	return out
+})
+
+func annotationFrom(c *chooser) (name, value string) {
+	name = pick(c, annotations)
+	if good := understood()[name]; len(good) > 0 && c.upTo(4) > 0 {
+		return name, pick(c, good)
+	}
+	return name, pick(c, values)
+}
 
 func backendFrom(c *chooser) networkingv1.IngressBackend {
 	switch c.upTo(12) {
@@ -90,29 +136,34 @@ func backendFrom(c *chooser) networkingv1.IngressBackend {
 	case 11:
 		return networkingv1.IngressBackend{}
 	}
-	port := pick(c, []networkingv1.ServiceBackendPort{{Number: 80}, {Name: "http"}, {Number: 81}, {}, {Number: -1}, {Name: "x:y/z"}})
+	port := pick(c, []networkingv1.ServiceBackendPort{{Number: 80}, {Number: 80}, {Number: 80}, {Name: "http"}, {Number: 81}, {}, {Number: -1}, {Name: "x:y/z"}})
 	return networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
-		Name: pick(c, []string{"web", "api", "gone", "external", "", "a/b:c", "web\n"}), Port: port,
+		Name: pick(c, []string{"web", "web", "web", "web", "api", "gone", "external", "", "a/b:c", "web\n"}), Port: port,
 	}}
 }
 
 func ingressFrom(c *chooser) *networkingv1.Ingress {
 	ing := &networkingv1.Ingress{}
-	for range c.upTo(4) {
-		metav1.SetMetaDataAnnotation(&ing.ObjectMeta, pick(c, annotations), pick(c, values))
+	for range c.upTo(8) {
+		name, value := annotationFrom(c)
+		metav1.SetMetaDataAnnotation(&ing.ObjectMeta, name, value)
+	}
+	if c.upTo(4) == 3 {
+		metav1.SetMetaDataAnnotation(&ing.ObjectMeta, nginx+"auth-type", "basic")
+		metav1.SetMetaDataAnnotation(&ing.ObjectMeta, nginx+"auth-secret", "users")
 	}
 	ing.CreationTimestamp.Time = pick(c, []time.Time{{}, time.Unix(1, 0), time.Unix(2, 0), time.Unix(1<<40, 0)})
-	ing.Spec.IngressClassName = pick(c, []*string{nil, new("hythe"), new("other"), new(""), new("gone")})
+	ing.Spec.IngressClassName = pick(c, []*string{nil, nil, nil, new("hythe"), new("hythe"), new("other"), new(""), new("gone")})
 	if c.upTo(3) == 2 {
 		ing.Spec.DefaultBackend = new(backendFrom(c))
 	}
 	for range c.upTo(4) {
-		rule := networkingv1.IngressRule{Host: c.text(hostPieces)}
+		rule := networkingv1.IngressRule{Host: c.plain([]string{"a.example.com", "b.example.com", "*.example.com", "www.example.com"}, hostPieces)}
 		if c.upTo(8) < 7 {
 			rule.HTTP = &networkingv1.HTTPIngressRuleValue{}
 			for range c.upTo(6) {
 				rule.HTTP.Paths = append(rule.HTTP.Paths, networkingv1.HTTPIngressPath{
-					Path: c.text(pathPieces), PathType: pick(c, pathTypes), Backend: backendFrom(c),
+					Path: c.plain([]string{"/", "/a", "/a/b", "/(.*)", "/b(/|$)(.*)"}, pathPieces), PathType: pick(c, pathTypes), Backend: backendFrom(c),
 				})
 			}
 		}
@@ -121,7 +172,7 @@ func ingressFrom(c *chooser) *networkingv1.Ingress {
 	for range c.upTo(3) {
 		entry := networkingv1.IngressTLS{SecretName: pick(c, []string{"tls", "wild", "bad", "gone", "", "../tls"})}
 		for range c.upTo(4) {
-			entry.Hosts = append(entry.Hosts, c.text(hostPieces))
+			entry.Hosts = append(entry.Hosts, c.plain([]string{"a.example.com", "*.example.com"}, hostPieces))
 		}
 		ing.Spec.TLS = append(ing.Spec.TLS, entry)
 	}
@@ -136,9 +187,11 @@ func newMaker(t testing.TB) *maker {
 		chain, key := makePair(t, names...)
 		return &corev1.Secret{Type: corev1.SecretTypeTLS, Data: map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: key}}
 	}
+	authority := secret("a.example.com")
+	authority.Data[corev1.ServiceAccountRootCAKey] = authority.Data[corev1.TLSCertKey]
 	bad := secret("bad.example.com")
 	bad.Data[corev1.TLSPrivateKeyKey] = secret("x").Data[corev1.TLSPrivateKeyKey]
-	return &maker{map[string]*corev1.Secret{"tls": secret("a.example.com"), "wild": secret("*.example.com", "xn--bcher-kva.test"), "bad": bad}}
+	return &maker{map[string]*corev1.Secret{"tls": authority, "wild": secret("*.example.com", "xn--bcher-kva.test"), "bad": bad}}
 }
 
 func (m *maker) snapshot(data []byte) *model.Snapshot {
@@ -148,6 +201,7 @@ func (m *maker) snapshot(data []byte) *model.Snapshot {
 		IngressClasses: map[string]*networkingv1.IngressClass{},
 		Services:       map[model.Key]*corev1.Service{},
 		Secrets:        map[model.Key]*corev1.Secret{},
+		ConfigMaps:     map[model.Key]*corev1.ConfigMap{},
 	}
 	class := &networkingv1.IngressClass{}
 	class.Name, class.Spec.Controller = "hythe", v1alpha1.IngressController
@@ -159,9 +213,11 @@ func (m *maker) snapshot(data []byte) *model.Snapshot {
 		s.Services[key("web")] = &corev1.Service{Spec: corev1.ServiceSpec{Ports: ports}}
 		s.Services[key("api")] = &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
 		s.Services[key("external")] = &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, Ports: ports}}
-		for name, secret := range m.secrets {
+		s.ConfigMaps[key("headers")] = &corev1.ConfigMap{Data: map[string]string{"X-Frame-Options": "DENY"}}
+		s.Secrets[key("users")] = &corev1.Secret{Data: map[string][]byte{"auth": []byte("ann:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n")}}
+		for _, name := range slices.Sorted(maps.Keys(m.secrets)) {
 			if c.upTo(4) > 0 {
-				s.Secrets[key(name)] = secret
+				s.Secrets[key(name)] = m.secrets[name]
 			}
 		}
 	}
@@ -227,7 +283,7 @@ func FuzzEnvoy(f *testing.F) {
 }
 
 func randomBytes(random *rand.Rand) []byte {
-	data := make([]byte, 50+random.IntN(400))
+	data := make([]byte, 50+random.IntN(1000))
 	for i := range data {
 		data[i] = byte(random.Uint32())
 	}
@@ -237,7 +293,7 @@ func randomBytes(random *rand.Rand) []byte {
 // TestEnvoyValidates asks a real Envoy about a sample of what FuzzEnvoy makes, and about all that it found: many
 // configurations in one bootstrap, since Envoy's start is most of the time. If it refuses them it is asked for each.
 func TestEnvoyValidates(t *testing.T) {
-	envoy := testenv.Envoy(t)
+	path := testenv.Envoy(t)
 	m := newMaker(t)
 	random := rand.New(rand.NewPCG(2, 2))
 	sample := fuzzCorpus(t, "testdata/fuzz/FuzzEnvoy")
@@ -248,14 +304,77 @@ func TestEnvoyValidates(t *testing.T) {
 	for i := range sample {
 		all[i] = build(t, m.snapshot(sample[i]))
 	}
-	if out, err := validate(t, envoy, all); err != nil {
+	if out, err := validate(t, path, all); err != nil {
 		for i := range all {
-			if out, err := validate(t, envoy, all[i:i+1]); err != nil {
+			if out, err := validate(t, path, all[i:i+1]); err != nil {
 				t.Fatalf("Envoy refuses: %v\n%s\nof\n%s", err, out, &all[i])
 			}
 		}
 		t.Fatalf("Envoy refuses all, but none alone: %v\n%s", err, out)
 	}
+}
+
+// TestEnvoyTakesAnnotations asks a real Envoy about each value of each annotation that is understood, and about random
+// sets of them: each Ingress has a host of its own.
+func TestEnvoyTakesAnnotations(t *testing.T) {
+	path := testenv.Envoy(t)
+	m := newMaker(t)
+	random := rand.New(rand.NewPCG(3, 3))
+	var sets []map[string]string
+	for _, name := range annotations {
+		for _, value := range understood()[name] {
+			sets = append(sets, map[string]string{name: value})
+		}
+	}
+	alone := len(sets)
+	for range 500 {
+		set := map[string]string{}
+		for range 2 + random.IntN(8) {
+			name := annotations[random.IntN(len(annotations))]
+			if good := understood()[name]; len(good) > 0 {
+				set[name] = good[random.IntN(len(good))]
+			}
+		}
+		sets = append(sets, set)
+	}
+	world := func(sets ...map[string]string) xds.Resources {
+		s := m.snapshot(bytes.Repeat([]byte{1}, 100))
+		clear(s.Ingresses)
+		for i, set := range sets {
+			s.Ingresses[model.Key{Namespace: "shop", Name: fmt.Sprint(i)}] = annotated(fmt.Sprintf("h%d.example.com", i), set)
+		}
+		return build(t, s)
+	}
+	out, err := validate(t, path, []xds.Resources{world(sets...)})
+	if err == nil {
+		t.Logf("%d values alone, %d sets", alone, len(sets)-alone)
+		return
+	}
+	for len(sets) > 1 {
+		half := len(sets) / 2
+		if _, err := validate(t, path, []xds.Resources{world(sets[:half]...)}); err != nil {
+			sets = sets[:half]
+		} else {
+			sets = sets[half:]
+		}
+	}
+	t.Errorf("Envoy refuses: %v\n%s\nof %v", err, out, sets)
+}
+
+func annotated(host string, annotations map[string]string) *networkingv1.Ingress {
+	ing := &networkingv1.Ingress{}
+	ing.Annotations = annotations
+	rule := networkingv1.IngressRule{Host: host}
+	rule.HTTP = &networkingv1.HTTPIngressRuleValue{}
+	for _, path := range []string{"/", "/b(/|$)(.*)", "/c"} {
+		rule.HTTP.Paths = append(rule.HTTP.Paths, networkingv1.HTTPIngressPath{
+			Path: path, PathType: new(networkingv1.PathTypePrefix),
+			Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}},
+		})
+	}
+	ing.Spec.Rules = []networkingv1.IngressRule{rule}
+	ing.Spec.TLS = []networkingv1.IngressTLS{{Hosts: []string{host}, SecretName: "wild"}}
+	return ing
 }
 
 // fuzzCorpus reads what a fuzz target of one []byte argument has found.
@@ -280,7 +399,7 @@ func fuzzCorpus(t *testing.T, dir string) [][]byte {
 
 // validate asks Envoy about the clusters, secrets, listeners and hosts of some configurations. Names are made unique;
 // the hosts of a configuration are those of a listener.
-func validate(t *testing.T, envoy string, all []xds.Resources) ([]byte, error) {
+func validate(t *testing.T, path string, all []xds.Resources) ([]byte, error) {
 	t.Helper()
 	static := map[string][]json.RawMessage{}
 	add := func(kind string, m proto.Message) {
@@ -323,6 +442,7 @@ func validate(t *testing.T, envoy string, all []xds.Resources) ([]byte, error) {
 	}
 	bootstrap, err := json.Marshal(map[string]any{
 		"node":             map[string]string{"id": "n", "cluster": "c"},
+		"layered_runtime":  productRuntime(t),
 		"static_resources": static,
 		"dynamic_resources": map[string]any{"ads_config": map[string]any{
 			"api_type": "DELTA_GRPC", "transport_api_version": "V3",
@@ -332,11 +452,27 @@ func validate(t *testing.T, envoy string, all []xds.Resources) ([]byte, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "envoy.json")
+	if err := os.WriteFile(file, bootstrap, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return exec.CommandContext(t.Context(), envoy, "--mode", "validate", "-c", path, "--log-level", "error").CombinedOutput()
+	return exec.CommandContext(t.Context(), path, "--mode", "validate", "-c", file, "--log-level", "error").CombinedOutput()
+}
+
+// productRuntime are the runtime values, Envoy's limits among them, that the product's own bootstrap has.
+func productRuntime(t *testing.T) json.RawMessage {
+	t.Helper()
+	text, err := envoy.Bootstrap(envoy.BootstrapOptions{Node: "n", XDSSocket: "/unused"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bootstrap struct {
+		Runtime json.RawMessage `json:"layered_runtime"`
+	}
+	if err := yaml.Unmarshal(text, &bootstrap); err != nil {
+		t.Fatal(err)
+	}
+	return bootstrap.Runtime
 }
 
 func unpack(t *testing.T, r *xds.Resource, into proto.Message) {

@@ -17,20 +17,23 @@ import (
 )
 
 // An oracle says what a request should be answered, from the Ingress objects and the words of the Ingress API
-// (networking.k8s.io/v1, and kubernetes.io/docs/concepts/services-networking/ingress). It shares no code with package
-// gateway. Where the API leaves something open it holds Hythe's decision, with its number in DECISIONS.md.
+// (networking.k8s.io/v1, and kubernetes.io/docs/concepts/services-networking/ingress) and of ingress-nginx's
+// documentation of its annotations. It shares no code with package gateway. Where these leave something open it holds
+// Hythe's decision, with its number in DECISIONS.md.
 type oracle struct {
 	snapshot *model.Snapshot
 	// refused tells which hosts and paths of an Ingress Hythe refuses, with a Problem: they are not asked for.
 	refused func(ingress model.Key, reason, text string) bool
-	// ingresses are the ones that count, oldest first.
-	ingresses []*networkingv1.Ingress
+	// ingresses are the ones that count, and canaries those that take requests of their paths; oldest first.
+	ingresses, canaries []*networkingv1.Ingress
 }
 
 // An ask is one request.
 type ask struct {
 	https      bool
 	host, path string
+	// known has a password, or what the auth server lets in.
+	known bool
 }
 
 // An answer is what an ask should get.
@@ -38,8 +41,10 @@ type answer struct {
 	status   int
 	backend  string // "namespace/service:port" for status 200
 	location string // of a redirect
-	// excuse is the reason of the Problem that must explain a 503.
-	excuse string
+	// or is a second backend, where chance decides.
+	or string
+	// excuse is the reason of the Problem that must explain a 503, and names the annotation or object that it must name.
+	excuse, names string
 	// ingress is whose rule or default backend it is; nil for the final 404.
 	ingress *networkingv1.Ingress
 }
@@ -49,11 +54,13 @@ const nginx = "nginx.ingress.kubernetes.io/"
 func newOracle(s *model.Snapshot, refused func(model.Key, string, string) bool) *oracle {
 	o := &oracle{snapshot: s, refused: refused}
 	for _, key := range model.SortedKeys(s.Ingresses) {
-		if ing := s.Ingresses[key]; ing.Annotations[nginx+"canary"] != "true" { // decision 8
+		if ing := s.Ingresses[key]; isCanary(ing) {
+			o.canaries = append(o.canaries, ing)
+		} else {
 			o.ingresses = append(o.ingresses, ing)
 		}
 	}
-	slices.SortStableFunc(o.ingresses, func(a, b *networkingv1.Ingress) int {
+	byAge := func(a, b *networkingv1.Ingress) int {
 		x, y := a.CreationTimestamp.Time, b.CreationTimestamp.Time
 		switch {
 		case x.IsZero() && y.IsZero():
@@ -64,9 +71,13 @@ func newOracle(s *model.Snapshot, refused func(model.Key, string, string) bool) 
 			return -1
 		}
 		return x.Compare(y)
-	})
+	}
+	slices.SortStableFunc(o.ingresses, byAge)
+	slices.SortStableFunc(o.canaries, byAge)
 	return o
 }
+
+func isCanary(ing *networkingv1.Ingress) bool { return ing.Annotations[nginx+"canary"] == "true" }
 
 func keyOf(ing *networkingv1.Ingress) model.Key {
 	return model.Key{Namespace: ing.Namespace, Name: ing.Name}
@@ -86,6 +97,7 @@ func covers(pattern, host string) bool {
 
 // A rule is a path of a rule.
 type rule struct {
+	host    string
 	exact   bool
 	path    string
 	backend *networkingv1.IngressBackend
@@ -133,7 +145,7 @@ func (o *oracle) paths(ing *networkingv1.Ingress, r networkingv1.IngressRule) []
 		}
 		path := p.Path
 		if re := regexOf(ing, kind, path); re != nil {
-			out = append(out, rule{path: path, backend: &p.Backend, ingress: ing, regex: re})
+			out = append(out, rule{host: canonical(r.Host), path: path, backend: &p.Backend, ingress: ing, regex: re})
 			continue
 		}
 		exact := strings.EqualFold(string(kind), string(networkingv1.PathTypeExact))
@@ -143,7 +155,7 @@ func (o *oracle) paths(ing *networkingv1.Ingress, r networkingv1.IngressRule) []
 			}
 			path = "/" + strings.Trim(path, "/")
 		}
-		out = append(out, rule{exact: exact, path: path, backend: &p.Backend, ingress: ing})
+		out = append(out, rule{host: canonical(r.Host), exact: exact, path: path, backend: &p.Backend, ingress: ing})
 	}
 	return out
 }
@@ -172,6 +184,32 @@ func (r rule) stem() string {
 	return strings.TrimSuffix(stem, "/")
 }
 
+// place says where a rule stands.
+func (r rule) place() string { return "host " + cmp.Or(r.host, "*") + ": " + r.match() }
+
+func (r rule) match() string {
+	switch {
+	case r.regex != nil:
+		return "regex " + r.path
+	case r.exact:
+		return "exact " + r.path
+	}
+	return "prefix " + r.path
+}
+
+// told says whether there is a Problem of the rule's Ingress, by a reason, "" for any, that has the place.
+func (r rule) told(problems []model.Problem, reason string) bool {
+	where := regexp.MustCompile(`host ` + regexp.QuoteMeta(cmp.Or(r.host, "*")) + `[:,] (?:.* )?` + regexp.QuoteMeta(r.match()) + `(?:[ ,;]|$)`)
+	return slices.ContainsFunc(problems, func(p model.Problem) bool {
+		return p.Object == model.Ref("Ingress", keyOf(r.ingress)) && (reason == "" || p.Reason == reason) && where.MatchString(p.Message)
+	})
+}
+
+// at says whether two rules are of the same place.
+func (r rule) at(q rule) bool {
+	return r.host == q.host && r.exact == q.exact && r.path == q.path && (r.regex == nil) == (q.regex == nil)
+}
+
 // matches compares by path elements, as the API says of Prefix.
 func (r rule) matches(path string) bool {
 	if r.regex != nil {
@@ -190,6 +228,9 @@ func (o *oracle) expect(a ask, httpsPort uint16) answer {
 	if !a.https && o.redirects(a.host) && !strings.HasPrefix(a.path, "/.well-known/acme-challenge/") {
 		return answer{status: 308, location: "https://" + a.host + ":" + strconv.Itoa(int(httpsPort)) + a.path}
 	}
+	if root := o.appRoot(paths); root != nil && a.path == "/" {
+		return o.admitted(root, a, answer{status: 302, location: a.origin() + root.Annotations[nginx+"app-root"], ingress: root})
+	}
 	var best *rule
 	for i := range paths {
 		r := &paths[i]
@@ -202,18 +243,18 @@ func (o *oracle) expect(a ask, httpsPort uint16) answer {
 		}
 	}
 	if best != nil {
-		return o.serve(best.ingress, best.backend)
+		return o.withCanary(*best, a, o.serve(best.ingress, best.backend, a))
 	}
 	// Decision 6: the default backend of an Ingress with rules for the host, else the oldest.
 	for _, ing := range o.ingresses {
 		if found && named && ing.Spec.DefaultBackend != nil && serviceNamed(ing.Spec.DefaultBackend) && o.has(ing, a.host) {
-			return o.serve(ing, ing.Spec.DefaultBackend)
+			return o.serve(ing, ing.Spec.DefaultBackend, a)
 		}
 	}
 	for _, wantService := range []bool{true, false} {
 		for _, ing := range o.ingresses {
 			if b := ing.Spec.DefaultBackend; b != nil && serviceNamed(b) == wantService {
-				return o.serve(ing, b)
+				return o.serve(ing, b, a)
 			}
 		}
 	}
@@ -232,28 +273,16 @@ func serviceNamed(b *networkingv1.IngressBackend) bool {
 }
 
 // serve is what a backend answers.
-func (o *oracle) serve(ing *networkingv1.Ingress, b *networkingv1.IngressBackend) (got answer) {
+func (o *oracle) serve(ing *networkingv1.Ingress, b *networkingv1.IngressBackend, a ask) answer {
+	if to, ok := redirect(ing, a); ok {
+		return o.admitted(ing, a, to)
+	}
+	return o.admitted(ing, a, o.backend(ing, b))
+}
+
+// backend is what a Service answers that everybody may come to.
+func (o *oracle) backend(ing *networkingv1.Ingress, b *networkingv1.IngressBackend) answer {
 	unavailable := func(excuse string) answer { return answer{status: 503, excuse: excuse, ingress: ing} }
-	for _, protection := range []string{"auth-tls-secret", "auth-type", "auth-url"} {
-		if ing.Annotations[nginx+protection] != "" { // decision 8
-			return unavailable("ProtectionNotSupported")
-		}
-	}
-	if ing.Annotations[nginx+"proxy-ssl-verify"] == "on" {
-		return unavailable("InvalidAnnotation")
-	}
-	if list := ing.Annotations[nginx+"allowlist-source-range"] + ing.Annotations[nginx+"whitelist-source-range"]; list != "" {
-		switch in, err := admits(list); {
-		case err != nil:
-			return unavailable("InvalidAnnotation")
-		case !in:
-			defer func() {
-				if got.excuse == "" { // it would reach the Service
-					got = answer{status: 403, ingress: ing}
-				}
-			}()
-		}
-	}
 	if b.Resource != nil {
 		return unavailable("ResourceBackend")
 	}
@@ -282,25 +311,6 @@ func (o *oracle) serve(ing *networkingv1.Ingress, b *networkingv1.IngressBackend
 	return unavailable("PortNotFound")
 }
 
-// admits says whether a list of ranges has the address from which the tests ask.
-func admits(list string) (bool, error) {
-	me := netip.MustParseAddr("127.0.0.1")
-	for part := range strings.SplitSeq(list, ",") {
-		part = strings.TrimSpace(part)
-		if !strings.Contains(part, "/") {
-			part += "/32"
-		}
-		p, err := netip.ParsePrefix(part)
-		if err != nil {
-			return false, err
-		}
-		if p.Contains(me) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // alive reports whether a Service port has an endpoint that may be used. One whose endpoints are not in the manifests
 // is given some.
 func (o *oracle) alive(service model.Key, port string) bool {
@@ -321,6 +331,9 @@ func (o *oracle) redirects(host string) bool {
 	return slices.ContainsFunc(o.ingresses, func(ing *networkingv1.Ingress) bool {
 		if ing.Annotations[nginx+"ssl-redirect"] == "false" {
 			return false
+		}
+		if ing.Annotations[nginx+"force-ssl-redirect"] == "true" && o.has(ing, host) {
+			return true
 		}
 		mine := o.has(ing, host) || !named && !found && ing.Spec.DefaultBackend != nil
 		return mine && slices.ContainsFunc(ing.Spec.TLS, func(t networkingv1.IngressTLS) bool { return o.names(ing, t, host) })
@@ -367,10 +380,16 @@ func leafOf(secret *corev1.Secret) []byte {
 // asks are requests that show what an Ingress does: each path, below it, beside it, and where it has none.
 func (o *oracle) asks(ing *networkingv1.Ingress) []ask {
 	var out []ask
+	known := []bool{false}
+	if user, _ := o.password(ing); user != "" || ing.Annotations[nginx+"auth-url"] != "" {
+		known = append(known, true)
+	}
 	add := func(host, path string) {
-		out = append(out, ask{host: host, path: path})
-		if slices.ContainsFunc(ing.Spec.TLS, func(t networkingv1.IngressTLS) bool { return o.names(ing, t, host) }) {
-			out = append(out, ask{https: true, host: host, path: path})
+		for _, known := range known {
+			out = append(out, ask{host: host, path: path, known: known})
+			if slices.ContainsFunc(ing.Spec.TLS, func(t networkingv1.IngressTLS) bool { return o.names(ing, t, host) }) {
+				out = append(out, ask{https: true, host: host, path: path, known: known})
+			}
 		}
 	}
 	for _, r := range ing.Spec.Rules {

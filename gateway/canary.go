@@ -97,8 +97,8 @@ func (x *index) settleCanaries(canaries []*request) []model.Problem {
 				at := place{host, p.match, p.path}
 				before, taken := x.canaries[at]
 				switch {
-				case !x.hasPath(r.key.Namespace, at):
-					report("CanaryAlone", "host %s: no other Ingress of namespace %s has %s %s, so that nothing is sent to the canary: give both the same host, path and pathType",
+				case !x.serves(r.key.Namespace, at):
+					report("CanaryAlone", "host %s: no other Ingress of namespace %s serves %s %s, so that nothing is sent to the canary: give both the same host, path and pathType",
 						host, r.key.Namespace, p.match, p.path)
 				case taken:
 					report("PathConflict", "host %s: %s %s has a canary by Ingress %s, which comes first; there can be one", host, p.match, p.path, before.from.key)
@@ -111,13 +111,19 @@ func (x *index) settleCanaries(canaries []*request) []model.Problem {
 	return problems
 }
 
-// hasPath says whether an Ingress of the namespace, which owns the host, has a path.
-func (x *index) hasPath(namespace string, at place) bool {
-	return slices.ContainsFunc(x.byHost[at.host], func(r *request) bool {
-		return r.key.Namespace == namespace && slices.ContainsFunc(r.paths[at.host], func(p path) bool {
-			return p.match == at.match && p.path == at.path
-		})
-	})
+// serves says whether it is an Ingress of the namespace whose path stands at a place: a guest's does not stand where the
+// owner of the host has an equal one.
+func (x *index) serves(namespace string, at place) bool {
+	var stands *path
+	for _, r := range x.byHost[at.host] {
+		for i := range r.paths[at.host] {
+			p := &r.paths[at.host][i]
+			if p.match == at.match && p.path == at.path && (stands == nil || stands.broken() && !p.broken()) { // as contest decides
+				stands = p
+			}
+		}
+	}
+	return stands != nil && stands.from.key.Namespace == namespace
 }
 
 // extras adds to a Route that leads to a Backend what else its requests lead to. What cannot be found costs itself.

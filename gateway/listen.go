@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,9 +17,11 @@ type Listen struct {
 	ProxyProtocol []netip.Prefix
 	// TrustedProxies are those whose X-Forwarded-For and X-Forwarded-Proto are believed.
 	TrustedProxies []netip.Prefix
+	// HTTP3 is the port of UDP at which clients find HTTP/3; 0 without it.
+	HTTP3 uint16
 }
 
-// String is " proxy-protocol=10.0.0.0/8 trusted-proxies=192.0.2.1/32"; empty for the zero value.
+// String is " proxy-protocol=10.0.0.0/8 trusted-proxies=192.0.2.1/32 http3=443"; empty for the zero value.
 func (l Listen) String() string {
 	out := ""
 	list := func(name string, prefixes []netip.Prefix) {
@@ -28,6 +31,9 @@ func (l Listen) String() string {
 	}
 	list("proxy-protocol", l.ProxyProtocol)
 	list("trusted-proxies", l.TrustedProxies)
+	if l.HTTP3 != 0 {
+		out += fmt.Sprintf(" http3=%d", l.HTTP3)
+	}
 	return out
 }
 
@@ -65,8 +71,16 @@ func buildListen(flags Listen, asked v1alpha1.Listeners, from string) (Listen, [
 		slices.SortFunc(out, netip.Prefix.Compare)
 		return slices.Compact(out)
 	}
-	return Listen{
+	out := Listen{
 		ProxyProtocol:  read("proxyProtocolFrom", flags.ProxyProtocol, asked.ProxyProtocolFrom),
 		TrustedProxies: read("trustedProxies", flags.TrustedProxies, asked.TrustedProxies),
-	}, problems
+		HTTP3:          flags.HTTP3,
+	}
+	if h := asked.HTTP3; h != nil {
+		if out.HTTP3 = uint16(cmp.Or(h.Port, 443)); h.Port < 0 || h.Port > 65535 {
+			out.HTTP3 = 0
+			problems = append(problems, model.Problemf(ref, "InvalidListener", "spec.listeners.http3.port %d is no port; there is no HTTP/3", h.Port))
+		}
+	}
+	return out, problems
 }

@@ -43,9 +43,12 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 	b.passed = len(config.Passthroughs)
 	own, shared := b.divide(certificates)
 	b.showOnDemand(certificates, config.Hosts)
+	b.sharing = len(shared) > 0
+	secure := b.tlsListener(own, b.sharing, config.Passthroughs)
+	b.addHTTP3(secure, own)
 	b.add(&Resource{
 		Kind: Listener, Name: httpsListener, Needs: b.listenerSecrets(own), Clusters: append(passedTo(config.Passthroughs), b.collectors()...),
-	}, b.tlsListener(own, len(shared) > 0, config.Passthroughs))
+	}, secure)
 	b.addStreams(config.Streams)
 	b.add(&Resource{Kind: Listener, Name: readyListener, Last: true}, b.readinessListener())
 	b.add(&Resource{Kind: RouteTable, Name: routeTable}, routeConfiguration())
@@ -58,6 +61,7 @@ type builder struct {
 	settings Settings
 	observe  gateway.Observe
 	listen   gateway.Listen
+	sharing  bool // there is a shared chain
 	trusted  bool // for connections of trusted proxies: withTrusted
 	chains   chainTable
 	clients  []gateway.ClientTLS

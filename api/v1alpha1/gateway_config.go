@@ -119,11 +119,19 @@ type Listeners struct {
 	// TrustedProxies are the addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. Those of all others
 	// are dropped.
 	TrustedProxies []string `json:"trustedProxies,omitempty"`
+	// HTTP3 serves hosts that have a certificate of their own by HTTP/3, too.
+	HTTP3 *HTTP3 `json:"http3,omitempty"`
 	// TCPServices and UDPServices are ports that lead to Services of any namespace, by port, as in the ConfigMaps of
 	// ingress-nginx: "5432": "db/postgres:5432". A first :PROXY behind it expects the PROXY protocol of ProxyProtocolFrom, a
 	// second one speaks it to the Service.
 	TCPServices map[string]string `json:"tcpServices,omitempty"`
 	UDPServices map[string]string `json:"udpServices,omitempty"`
+}
+
+// HTTP3 is how clients find it.
+type HTTP3 struct {
+	// Port of UDP that clients see; 443 if absent.
+	Port int32 `json:"port,omitempty"`
 }
 
 // A GatewayConfigList is a list of GatewayConfigs.
@@ -147,6 +155,7 @@ func (c *GatewayConfig) DeepCopy() *GatewayConfig {
 	}
 	l := &out.Spec.Listeners
 	l.ProxyProtocolFrom, l.TrustedProxies = slices.Clone(l.ProxyProtocolFrom), slices.Clone(l.TrustedProxies)
+	l.HTTP3 = copied(l.HTTP3)
 	l.TCPServices, l.UDPServices = maps.Clone(l.TCPServices), maps.Clone(l.UDPServices)
 	out.Spec.Observe.AccessLog.SamplePerMille = copied(out.Spec.Observe.AccessLog.SamplePerMille)
 	return &out

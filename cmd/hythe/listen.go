@@ -16,6 +16,7 @@ type listenTexts struct {
 	proxyProtocolFrom, trustedProxies []string
 	tcpServices, udpServices          string
 	portOffset                        int
+	http3                             uint16
 }
 
 func (l *listenTexts) addFlags(f *pflag.FlagSet) {
@@ -23,6 +24,7 @@ func (l *listenTexts) addFlags(f *pflag.FlagSet) {
 		"address or CIDR of load balancers that begin connections with the PROXY protocol; who does so from elsewhere is refused; may be repeated")
 	f.StringArrayVar(&l.trustedProxies, "trusted-proxy", nil,
 		"address or CIDR of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; may be repeated")
+	f.Uint16Var(&l.http3, "http3", 0, "serve HTTP/3, and tell clients to find it at this port of UDP; Envoy listens on the port for https; 0 for none")
 	f.StringVar(&l.tcpServices, "tcp-services-configmap", "",
 		"NAMESPACE/NAME of a ConfigMap of TCP ports that lead to Services, as ingress-nginx has it; needs --config-maps")
 	f.StringVar(&l.udpServices, "udp-services-configmap", "", "the same for UDP")
@@ -59,7 +61,7 @@ func (l *listenTexts) set(g *gatewayProcess) error {
 }
 
 func (l *listenTexts) parse() (gateway.Listen, error) {
-	var out gateway.Listen
+	out := gateway.Listen{HTTP3: l.http3}
 	for flag, list := range map[string]struct {
 		texts []string
 		to    *[]netip.Prefix

@@ -62,7 +62,7 @@ metadata:
   annotations:
     nginx.ingress.kubernetes.io/configuration-snippet: "proxy_set_header X-Token ` + secretAnnotation + `;"
     nginx.ingress.kubernetes.io/auth-url: "https://` + secretAnnotation + `@auth.example.com/"
-    nginx.ingress.kubernetes.io/whitelist-source-range: "` + secretAnnotation + `"
+    nginx.ingress.kubernetes.io/whitelist-source-range: "10.0.0.0/99" # no secret: Problems repeat what is wrong with it
     hythe.dev/token: "` + secretAnnotation + `"
 spec:
   ingressClassName: hythe

@@ -44,7 +44,7 @@ var pathKeys = []Key{
 	{Name: "x-forwarded-prefix", Support: Full, read: forwardedPrefix,
 		Note: "also without rewrite-target"},
 	{Name: "custom-headers", Support: Nearest, Protects: true, read: customHeaders,
-		Note: "a ConfigMap of the same namespace; the gateway needs --config-maps; a key that is no header closes the paths by 503; there is no list of headers that are allowed"},
+		Note: "a ConfigMap of the same namespace; the gateway needs --config-maps; one that is missing, or has a key that is no header, closes the paths by 503; there is no list of headers that are allowed"},
 	{Name: "connection-proxy-header", Support: Needless,
 		Note: "connections to pods are kept open, and upgrades work"},
 	{Name: "preserve-trailing-slash", Support: Needless,

@@ -136,12 +136,13 @@ func (c *diskCache) loadKinds(kinds []string) ([]metav1.Object, time.Time, error
 }
 
 // takes says why a file with a header cannot be used, nil if it can. Another version of Hythe wrote it perhaps, with which a node
-// starts without an API server as well: a kind that a cluster need not have may be missing, and is not known then, and what is
-// there of others is passed over. Where another kind is missing, all that follows from it would be taken away.
+// starts without an API server as well: a kind that a cluster need not have, or that the other version did not read yet, may be
+// missing, and is not known then; what is there of others is passed over. Where another kind is missing, all that follows from
+// it would be taken away.
 func (want cacheHeader) takes(has cacheHeader) error {
 	lacks := slices.ContainsFunc(want.Kinds, func(kind string) bool {
 		resource, _ := client.ResourceOf(kind)
-		return !resource.Optional && !slices.Contains(has.Kinds, kind)
+		return !resource.Optional && !resource.Later && !slices.Contains(has.Kinds, kind)
 	})
 	if lacks || has.Format != want.Format || has.Server != want.Server {
 		return fmt.Errorf("it is in format %d, of %s with %s, which are others now", has.Format, has.Server, strings.Join(has.Kinds, ", "))

@@ -166,7 +166,7 @@ func testForbidden(t *testing.T, s *kubetest.Server) {
 {apiGroups: [networking.k8s.io], resources: [ingressclasses], verbs: [get, list, watch]},
 {apiGroups: [networking.k8s.io], resources: [ingresses], verbs: [` + ingresses + `]},
 {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]},
-{apiGroups: [hythe.dev], resources: [addressclaims], verbs: [list, watch]}]}`)
+{apiGroups: [hythe.dev], resources: [addressclaims, gatewayconfigs], verbs: [list, watch]}]}`)
 	}
 	role("get, list, watch")
 	s.Apply(`{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: reader},

@@ -27,6 +27,7 @@ func TestCacheOfOtherVersion(t *testing.T) {
 	}{
 		{[]string{"Node", "Service"}, []string{"Node", "Service", "ServiceCIDR"}, 3},
 		{[]string{"Node", "Service", "ServiceCIDR"}, []string{"Node", "Service"}, 3},
+		{[]string{"Node", "Service"}, []string{"Node", "Service", "GatewayConfig", "ConfigMap"}, 3},
 		{[]string{"Node", "ServiceCIDR"}, []string{"Node", "Service", "ServiceCIDR"}, -1},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -18,6 +18,7 @@ type Resource struct {
 	Object    runtime.Object // empty, to be copied
 	List      runtime.Object
 	Optional  bool // an API server that does not serve it has none
+	Later     bool // earlier versions did not read it: nothing that they served depends on it
 }
 
 // ResourceOf returns how the API names a kind that Hythe uses.
@@ -34,7 +35,7 @@ func ResourceOf(kind string) (Resource, bool) {
 	case "Secret":
 		return Resource{GV: corev1.SchemeGroupVersion, Name: "secrets", Object: &corev1.Secret{}, List: &corev1.SecretList{}}, true
 	case "ConfigMap":
-		return Resource{GV: corev1.SchemeGroupVersion, Name: "configmaps", Object: &corev1.ConfigMap{}, List: &corev1.ConfigMapList{}}, true
+		return Resource{GV: corev1.SchemeGroupVersion, Name: "configmaps", Object: &corev1.ConfigMap{}, List: &corev1.ConfigMapList{}, Later: true}, true
 	case "Node":
 		return Resource{GV: corev1.SchemeGroupVersion, Name: "nodes", Clustered: true, Object: &corev1.Node{}, List: &corev1.NodeList{}}, true
 	case "EndpointSlice":
@@ -44,7 +45,7 @@ func ResourceOf(kind string) (Resource, bool) {
 	case "AddressClaim":
 		return Resource{GV: v1alpha1.GroupVersion, Name: "addressclaims", Clustered: true, Object: &v1alpha1.AddressClaim{}, List: &v1alpha1.AddressClaimList{}}, true
 	case "GatewayConfig":
-		return Resource{GV: v1alpha1.GroupVersion, Name: "gatewayconfigs", Clustered: true, Object: &v1alpha1.GatewayConfig{}, List: &v1alpha1.GatewayConfigList{}}, true
+		return Resource{GV: v1alpha1.GroupVersion, Name: "gatewayconfigs", Clustered: true, Object: &v1alpha1.GatewayConfig{}, List: &v1alpha1.GatewayConfigList{}, Later: true}, true
 	case "Report":
 		return Resource{GV: v1alpha1.GroupVersion, Name: "reports", Clustered: true, Object: &v1alpha1.Report{}, List: &v1alpha1.ReportList{}}, true
 	}
