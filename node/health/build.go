@@ -112,7 +112,7 @@ func asked(s *model.Snapshot) []model.Key {
 
 // count counts the ready endpoints on this node, each address once, however many ports it has.
 func count(key model.Key, svc *corev1.Service, eps *model.ServiceEndpoints, self string, own model.Own) Service {
-	out, seen := Service{Key: key}, map[netip.Addr]bool{}
+	out, seen := Service{Key: key, Only: only(svc)}, map[netip.Addr]bool{}
 	for i := range svc.Spec.Ports {
 		port := &svc.Spec.Ports[i]
 		allowed, _ := own.Allowed(key, port, eps.Port(port.Name, model.ProtocolOf(port))) // proxy.Build tells of it
@@ -130,4 +130,19 @@ func count(key model.Key, svc *corev1.Service, eps *model.ServiceEndpoints, self
 		}
 	}
 	return out
+}
+
+// only is the family of a Service's ClusterIPs, 0 for both.
+func only(svc *corev1.Service) int {
+	has := map[int]bool{}
+	for _, a := range model.ClusterIPs(svc) {
+		has[a.BitLen()] = true
+	}
+	switch {
+	case has[32] && !has[128]:
+		return 4
+	case has[128] && !has[32]:
+		return 6
+	}
+	return 0
 }

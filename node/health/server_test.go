@@ -68,7 +68,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func services(port uint16, four, six int) State {
-	return State{Services: map[uint16]Service{port: {model.Key{Namespace: "shop", Name: "web"}, four, six}}, Eligible: true}
+	return State{Services: map[uint16]Service{port: {Key: model.Key{Namespace: "shop", Name: "web"}, Endpoints4: four, Endpoints6: six}}, Eligible: true}
 }
 
 // TestService asks at a healthCheckNodePort, whose Service changes.
@@ -117,7 +117,7 @@ func TestTakenPort(t *testing.T) {
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
 	state := services(port, 1, 0)
 	free := freePort(t)
-	state.Services[free] = Service{model.Key{Namespace: "shop", Name: "other"}, 1, 0}
+	state.Services[free] = Service{Key: model.Key{Namespace: "shop", Name: "other"}, Endpoints4: 1}
 	s := testServer(t, l.Addr().String())
 	s.Set(state)
 	run(t, s)
@@ -260,9 +260,34 @@ func TestProgrammed(t *testing.T) {
 	s.Applied()
 	is("they are there", "3", http.StatusOK)
 	other := services(port, 3, 0)
-	other.Services[port] = Service{model.Key{Namespace: "shop", Name: "other"}, 3, 0}
+	other.Services[port] = Service{Key: model.Key{Namespace: "shop", Name: "other"}, Endpoints4: 3}
 	set(other)
 	is("another Service has the port", "0", http.StatusServiceUnavailable)
 	s.Applied()
 	is("the kernel has that one", "3", http.StatusOK)
+}
+
+// TestFamilies asks at addresses of both families. A node of both has Services of one: Kubernetes' tests ask them at each of its
+// addresses.
+func TestFamilies(t *testing.T) {
+	for name, c := range map[string]struct {
+		clusterIPs []string
+		endpoints  []model.Endpoint
+		at4, at6   int
+	}{
+		"IPv4":                   {[]string{"10.96.0.1"}, []model.Endpoint{end("10.244.1.2:8080", "n1", true)}, 1, 1},
+		"IPv6":                   {[]string{"fd00:96::1"}, []model.Endpoint{end("[fd00::2]:8080", "n1", true)}, 1, 1},
+		"both":                   {[]string{"10.96.0.1", "fd00:96::1"}, []model.Endpoint{end("10.244.1.2:8080", "n1", true), end("10.244.1.3:8080", "n1", true), end("[fd00::2]:8080", "n1", true)}, 2, 1},
+		"both, endpoints of one": {[]string{"10.96.0.1", "fd00:96::1"}, []model.Endpoint{end("10.244.1.2:8080", "n1", true)}, 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			snapshot, svc := healthy(c.endpoints...)
+			svc.Spec.ClusterIP, svc.Spec.ClusterIPs = c.clusterIPs[0], c.clusterIPs
+			state, _ := Build(snapshot, "n1", model.Own{}, nil)
+			s := state.Services[32000]
+			if got4, got6 := s.endpoints(netip.MustParseAddr("192.0.2.1")), s.endpoints(netip.MustParseAddr("2001:db8::1")); got4 != c.at4 || got6 != c.at6 {
+				t.Errorf("%d endpoints over IPv4 and %d over IPv6, want %d and %d", got4, got6, c.at4, c.at6)
+			}
+		})
+	}
 }

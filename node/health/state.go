@@ -22,11 +22,13 @@ type Service struct {
 	model.Key
 	// Endpoints4 and Endpoints6 are the numbers of addresses of ready endpoints on this node.
 	Endpoints4, Endpoints6 int
+	// Only is 4 or 6 for a Service of one family, 0 for one of both. A balancer may ask a node of both families at any address.
+	Only int
 }
 
-// endpoints is the number for who asks at an address.
+// endpoints is the number for who asks at an address: that of its family, if the Service has it.
 func (s Service) endpoints(at netip.Addr) int {
-	if at.Unmap().Is6() {
+	if s.Only == 6 || s.Only == 0 && at.Unmap().Is6() {
 		return s.Endpoints6
 	}
 	return s.Endpoints4
