@@ -47,7 +47,7 @@ func TestDefinitions(t *testing.T) {
 		"defaults":   config("defaults: {maxBody: 8m, idleSeconds: 60, allow: [10.0.0.0/8, '2001:db8::1'], errorStatuses: [503]}"),
 		"grants":     config("grants: [{from: ['*'], to: [{kind: Secret, namespace: a, name: b}, {kind: URL, name: 'https://a.test'}]}]"),
 		"observe":    config("observe: {accessLog: {format: json, samplePerMille: 10}, tracing: {service: {namespace: a, name: b}, port: 4317, samplePerMille: 1}}"),
-		"listeners":  config("listeners: {proxyProtocolFrom: [10.0.0.0/8], trustedProxies: ['2001:db8::1'], tcpServices: {'5432': 'db/postgres:psql::PROXY', '22': 'a/b:22'}, udpServices: {'53': 'a/b:dns'}, http3: {port: 8443}}"),
+		"listeners":  config("listeners: {proxyProtocolFrom: [10.0.0.0/8], trustedProxies: ['2001:db8::1'], tcpServices: {'5432': 'db/postgres:psql::PROXY', '22': 'a/b:22'}, udpServices: {'53': 'a/b:dns'}, http3: {port: 8443}, grpcWeb: false}, pods: {ejectAfterErrors: 5, maxConnections: 1, maxRequests: 2, slowStartSeconds: 30}, compression: {algorithms: [br, gzip], types: [text/html], minBytes: 100}"),
 		"report":     head + "kind: Report\nmetadata: {name: node-n1}\ncomponent: node\nnode: n1\nready: true\nproblems: [{kind: A, name: b, reason: C, message: d}]",
 	} {
 		t.Run("takes "+name, func(t *testing.T) {

@@ -111,22 +111,22 @@ func (r *rig) corpusFile(t *testing.T, file string) tally {
 		set := &config.EndpointSets[i]
 		service, _, _ := strings.Cut(set.Name, ":")
 		namespace, name, _ := strings.Cut(service, "/")
-		if len(set.Addresses) > 0 || snapshot.Endpoints[model.Key{Namespace: namespace, Name: name}] == nil {
+		if len(set.Addresses) > 0 || snapshot.Endpoints.Get(model.Key{Namespace: namespace, Name: name}) == nil {
 			set.Addresses = append(set.Addresses[:0:0], r.echo(set.Name))
 		}
 	}
 	r.answerAuth(&config)
 	r.set(t, config)
 
-	line := tally{nameless: nameless, ingresses: len(snapshot.Ingresses), problems: map[string]int{}}
+	line := tally{nameless: nameless, ingresses: snapshot.Ingresses.Len(), problems: map[string]int{}}
 	for _, p := range slices.Concat(problems, snapshot.Problems) {
 		line.problems[p.Reason]++
 	}
 	has := func(ingress model.Key, reason, text string) bool { return told(problems, ingress, reason, text) }
 	o := newOracle(snapshot, refusedBy(problems))
 	hosts := map[string]bool{}
-	for _, key := range model.SortedKeys(snapshot.Ingresses) {
-		ing := snapshot.Ingresses[key]
+	for _, key := range snapshot.Ingresses.SortedKeys() {
+		ing := snapshot.Ingresses.Get(key)
 		if isCanary(ing) {
 			o.checkIdle(t, ing, problems)
 			continue
@@ -262,13 +262,13 @@ func complete(t *testing.T, s *model.Snapshot) {
 			return
 		}
 		key := model.Key{Namespace: namespace, Name: b.Service.Name}
-		service := s.Services[key]
+		service := s.Services.Get(key)
 		if service != nil && !named[key] {
 			return // a wrong port of a Service that is there should show
 		}
 		if service == nil {
 			service = &corev1.Service{}
-			s.Services[key], named[key] = service, true
+			s.Services, named[key] = s.Services.With(key, service), true
 		}
 		port := corev1.ServicePort{Name: b.Service.Port.Name, Port: b.Service.Port.Number, Protocol: corev1.ProtocolTCP}
 		if !slices.Contains(service.Spec.Ports, port) {
@@ -276,8 +276,8 @@ func complete(t *testing.T, s *model.Snapshot) {
 		}
 	}
 	hosts := map[model.Key][]string{} // by missing Secret
-	for _, key := range model.SortedKeys(s.Ingresses) {
-		ing := s.Ingresses[key]
+	for _, key := range s.Ingresses.SortedKeys() {
+		ing := s.Ingresses.Get(key)
 		add(key.Namespace, ing.Spec.DefaultBackend)
 		for _, r := range ing.Spec.Rules {
 			for i := 0; r.HTTP != nil && i < len(r.HTTP.Paths); i++ {
@@ -286,15 +286,15 @@ func complete(t *testing.T, s *model.Snapshot) {
 		}
 		for _, entry := range ing.Spec.TLS {
 			secret := model.Key{Namespace: key.Namespace, Name: entry.SecretName}
-			if entry.SecretName != "" && s.Secrets[secret] == nil {
+			if entry.SecretName != "" && s.Secrets.Get(secret) == nil {
 				hosts[secret] = append(hosts[secret], entry.Hosts...)
 			}
 		}
 	}
 	for secret, names := range hosts {
 		chain, private := makePair(t, append([]string{secret.Name + ".invalid"}, names...)...)
-		s.Secrets[secret] = &corev1.Secret{Type: corev1.SecretTypeTLS, Data: map[string][]byte{
+		s.Secrets = s.Secrets.With(secret, &corev1.Secret{Type: corev1.SecretTypeTLS, Data: map[string][]byte{
 			corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: private,
-		}}
+		}})
 	}
 }

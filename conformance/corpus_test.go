@@ -41,7 +41,7 @@ func TestCorpus(t *testing.T) {
 			if _, refused := xds.Build(config, xds.Settings{}); len(refused) > 0 {
 				t.Errorf("what the gateway serves, Envoy would refuse:\n%s", problemText(refused))
 			}
-			if len(snapshot.Ingresses) > 0 {
+			if snapshot.Ingresses.Len() > 0 {
 				served++
 			}
 		})
@@ -60,8 +60,8 @@ func TestCorpusForeign(t *testing.T) {
 		}
 		config, _ := gateway.Build(snapshot, gateway.Settings{})
 		skipped := gateway.Skipped(snapshot, gateway.Settings{})
-		if len(skipped) != len(snapshot.Ingresses) || len(config.Hosts) != 1 {
-			t.Errorf("%s: %d of %d Ingresses skipped, %d hosts", filepath.Base(file), len(skipped), len(snapshot.Ingresses), len(config.Hosts))
+		if len(skipped) != snapshot.Ingresses.Len() || len(config.Hosts) != 1 {
+			t.Errorf("%s: %d of %d Ingresses skipped, %d hosts", filepath.Base(file), len(skipped), snapshot.Ingresses.Len(), len(config.Hosts))
 		}
 		for _, s := range skipped {
 			if s.Reason == "" {
@@ -106,8 +106,8 @@ func checkAnswered(t *testing.T, s *model.Snapshot, config gateway.Config, probl
 		}
 	}
 	o := newOracle(s, refusedBy(problems))
-	for _, key := range model.SortedKeys(s.Ingresses) {
-		ing := s.Ingresses[key]
+	for _, key := range s.Ingresses.SortedKeys() {
+		ing := s.Ingresses.Get(key)
 		if !isCanary(ing) {
 			if !answered[key] && !told(problems, key, "", "") {
 				t.Errorf("Ingress %s has no route, and no Problem says why", key)

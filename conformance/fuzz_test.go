@@ -197,11 +197,7 @@ func newMaker(t testing.TB) *maker {
 func (m *maker) snapshot(data []byte) *model.Snapshot {
 	c := &chooser{data}
 	s := &model.Snapshot{
-		Ingresses:      map[model.Key]*networkingv1.Ingress{},
 		IngressClasses: map[string]*networkingv1.IngressClass{},
-		Services:       map[model.Key]*corev1.Service{},
-		Secrets:        map[model.Key]*corev1.Secret{},
-		ConfigMaps:     map[model.Key]*corev1.ConfigMap{},
 	}
 	class := &networkingv1.IngressClass{}
 	class.Name, class.Spec.Controller = "hythe", v1alpha1.IngressController
@@ -210,19 +206,19 @@ func (m *maker) snapshot(data []byte) *model.Snapshot {
 	for _, namespace := range []string{"shop", "other"} {
 		key := func(name string) model.Key { return model.Key{Namespace: namespace, Name: name} }
 		ports := []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "udp", Port: 81, Protocol: corev1.ProtocolUDP}}
-		s.Services[key("web")] = &corev1.Service{Spec: corev1.ServiceSpec{Ports: ports}}
-		s.Services[key("api")] = &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
-		s.Services[key("external")] = &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, Ports: ports}}
-		s.ConfigMaps[key("headers")] = &corev1.ConfigMap{Data: map[string]string{"X-Frame-Options": "DENY"}}
-		s.Secrets[key("users")] = &corev1.Secret{Data: map[string][]byte{"auth": []byte("ann:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n")}}
+		s.Services = s.Services.With(key("web"), &corev1.Service{Spec: corev1.ServiceSpec{Ports: ports}})
+		s.Services = s.Services.With(key("api"), &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}})
+		s.Services = s.Services.With(key("external"), &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, Ports: ports}})
+		s.ConfigMaps = s.ConfigMaps.With(key("headers"), &corev1.ConfigMap{Data: map[string]string{"X-Frame-Options": "DENY"}})
+		s.Secrets = s.Secrets.With(key("users"), &corev1.Secret{Data: map[string][]byte{"auth": []byte("ann:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n")}})
 		for _, name := range slices.Sorted(maps.Keys(m.secrets)) {
 			if c.upTo(4) > 0 {
-				s.Secrets[key(name)] = m.secrets[name]
+				s.Secrets = s.Secrets.With(key(name), m.secrets[name])
 			}
 		}
 	}
 	for i := range 1 + c.upTo(5) {
-		s.Ingresses[model.Key{Namespace: pick(c, []string{"shop", "other"}), Name: fmt.Sprintf("i%d", i)}] = ingressFrom(c)
+		s.Ingresses = s.Ingresses.With(model.Key{Namespace: pick(c, []string{"shop", "other"}), Name: fmt.Sprintf("i%d", i)}, ingressFrom(c))
 	}
 	return s
 }
@@ -339,9 +335,9 @@ func TestEnvoyTakesAnnotations(t *testing.T) {
 	}
 	world := func(sets ...map[string]string) xds.Resources {
 		s := m.snapshot(bytes.Repeat([]byte{1}, 100))
-		clear(s.Ingresses)
+		s.Ingresses = model.Objects[*networkingv1.Ingress]{}
 		for i, set := range sets {
-			s.Ingresses[model.Key{Namespace: "shop", Name: fmt.Sprint(i)}] = annotated(fmt.Sprintf("h%d.example.com", i), set)
+			s.Ingresses = s.Ingresses.With(model.Key{Namespace: "shop", Name: fmt.Sprint(i)}, annotated(fmt.Sprintf("h%d.example.com", i), set))
 		}
 		return build(t, s)
 	}

@@ -75,7 +75,7 @@ func (o *oracle) admitted(ing *networkingv1.Ingress, a ask, got answer) answer {
 	}
 	of := func(annotation string) string { return ing.Annotations[nginx+annotation] }
 	if secret := of("proxy-ssl-secret"); of("proxy-ssl-verify") == "on" { // decision 112
-		switch s := o.snapshot.Secrets[o.named(ing, secret)]; {
+		switch s := o.snapshot.Secrets.Get(o.named(ing, secret)); {
 		case secret == "":
 			return unavailable("UpstreamNotVerified", "proxy-ssl-verify")
 		case s == nil:
@@ -85,7 +85,7 @@ func (o *oracle) admitted(ing *networkingv1.Ingress, a ask, got answer) answer {
 		}
 	}
 	if secret := of("auth-tls-secret"); secret != "" {
-		s := o.snapshot.Secrets[o.named(ing, secret)]
+		s := o.snapshot.Secrets.Get(o.named(ing, secret))
 		name := of("auth-tls-match-cn")
 		switch {
 		case name != "" && !strings.HasPrefix(name, "CN="):
@@ -98,7 +98,7 @@ func (o *oracle) admitted(ing *networkingv1.Ingress, a ask, got answer) answer {
 		instead(400, "") // nobody here has a certificate
 	}
 	if of("auth-type") != "" {
-		s := o.snapshot.Secrets[o.named(ing, of("auth-secret"))]
+		s := o.snapshot.Secrets.Get(o.named(ing, of("auth-secret")))
 		if s == nil || len(s.Data["auth"]) == 0 {
 			return unavailable("SecretNotFound", "auth-secret")
 		}
@@ -122,7 +122,7 @@ func (o *oracle) admitted(ing *networkingv1.Ingress, a ask, got answer) answer {
 		switch key := o.named(ing, headers); {
 		case key.Namespace != ing.Namespace:
 			return unavailable("ReferenceNotAllowed", "custom-headers")
-		case o.snapshot.ConfigMaps[key] == nil: // decision 155; as ingress-nginx
+		case o.snapshot.ConfigMaps.Get(key) == nil: // decision 155; as ingress-nginx
 			return unavailable("ConfigMapNotFound", "custom-headers")
 		}
 	}
@@ -151,7 +151,7 @@ func (o *oracle) named(ing *networkingv1.Ingress, name string) model.Key {
 
 // password is one of those in an Ingress's file of htpasswd, if it is "password"; user is empty if it is not.
 func (o *oracle) password(ing *networkingv1.Ingress) (user, password string) {
-	s := o.snapshot.Secrets[o.named(ing, ing.Annotations[nginx+"auth-secret"])]
+	s := o.snapshot.Secrets.Get(o.named(ing, ing.Annotations[nginx+"auth-secret"]))
 	if s == nil {
 		return "", ""
 	}
@@ -180,7 +180,7 @@ func (o *oracle) askable(ing *networkingv1.Ingress, text string, a ask) (excuse 
 		switch {
 		case key.Namespace != ing.Namespace:
 			return "ReferenceNotAllowed"
-		case o.snapshot.Services[key] == nil:
+		case o.snapshot.Services.Get(key) == nil:
 			return "ServiceNotFound"
 		}
 		return ""

@@ -53,8 +53,8 @@ const nginx = "nginx.ingress.kubernetes.io/"
 
 func newOracle(s *model.Snapshot, refused func(model.Key, string, string) bool) *oracle {
 	o := &oracle{snapshot: s, refused: refused}
-	for _, key := range model.SortedKeys(s.Ingresses) {
-		if ing := s.Ingresses[key]; isCanary(ing) {
+	for _, key := range s.Ingresses.SortedKeys() {
+		if ing := s.Ingresses.Get(key); isCanary(ing) {
 			o.canaries = append(o.canaries, ing)
 		} else {
 			o.ingresses = append(o.ingresses, ing)
@@ -290,7 +290,7 @@ func (o *oracle) backend(ing *networkingv1.Ingress, b *networkingv1.IngressBacke
 		return unavailable("InvalidBackend")
 	}
 	key := model.Key{Namespace: ing.Namespace, Name: b.Service.Name}
-	service := o.snapshot.Services[key]
+	service := o.snapshot.Services.Get(key)
 	if service == nil {
 		return unavailable("ServiceNotFound")
 	}
@@ -314,7 +314,7 @@ func (o *oracle) backend(ing *networkingv1.Ingress, b *networkingv1.IngressBacke
 // alive reports whether a Service port has an endpoint that may be used. One whose endpoints are not in the manifests
 // is given some.
 func (o *oracle) alive(service model.Key, port string) bool {
-	endpoints := o.snapshot.Endpoints[service]
+	endpoints := o.snapshot.Endpoints.Get(service)
 	if endpoints == nil {
 		return true
 	}
@@ -357,7 +357,7 @@ func (o *oracle) certificate(host string) []byte {
 				if !o.names(ing, t, host) || exact != (len(t.Hosts) == 0 || slices.ContainsFunc(t.Hosts, func(h string) bool { return canonical(h) == host })) {
 					continue
 				}
-				if leaf := leafOf(o.snapshot.Secrets[model.Key{Namespace: ing.Namespace, Name: t.SecretName}]); leaf != nil {
+				if leaf := leafOf(o.snapshot.Secrets.Get(model.Key{Namespace: ing.Namespace, Name: t.SecretName})); leaf != nil {
 					return leaf
 				}
 			}

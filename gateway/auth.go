@@ -38,7 +38,7 @@ func (x *index) settleUsers(requests []*request, read secretReader) []model.Prob
 		fault := model.Contain(model.Ref("Ingress", r.key), "Its paths answer 503", func() {
 			users, refused := r.basicAuth(func(key model.Key) *corev1.Secret {
 				_, _ = read(key) // remembers that the Secret was looked for
-				return x.snapshot.Secrets[key]
+				return x.snapshot.Secrets.Get(key)
 			})
 			if r.refused = refused; refused != nil {
 				return

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"maps"
 	"strings"
 	"testing"
 
@@ -73,11 +72,11 @@ func TestUsersChange(t *testing.T) {
 		}}}},
 	}}}
 	s := &model.Snapshot{
-		Ingresses: map[model.Key]*networkingv1.Ingress{{Namespace: "shop", Name: "web"}: ing},
-		Services: map[model.Key]*corev1.Service{{Namespace: "shop", Name: "web"}: {
+		Ingresses: model.ObjectsOf(map[model.Key]*networkingv1.Ingress{{Namespace: "shop", Name: "web"}: ing}),
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{{Namespace: "shop", Name: "web"}: {
 			Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
-		}},
-		Secrets: map[model.Key]*corev1.Secret{key: {Data: map[string][]byte{"auth": []byte("ada:" + openSHA)}}},
+		}}),
+		Secrets: model.ObjectsOf(map[model.Key]*corev1.Secret{key: {Data: map[string][]byte{"auth": []byte("ada:" + openSHA)}}}),
 	}
 	cache := new(Cache)
 	config, _ := cache.Build(s, Settings{WithoutClass: true})
@@ -89,8 +88,7 @@ func TestUsersChange(t *testing.T) {
 	if !cache.Unaffected(&next) {
 		t.Error("the same objects are another Build")
 	}
-	next.Secrets = maps.Clone(s.Secrets)
-	delete(next.Secrets, key)
+	next.Secrets = s.Secrets.Without(key)
 	if cache.Unaffected(&next) {
 		t.Error("users are gone, and nothing is built")
 	}

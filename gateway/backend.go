@@ -56,12 +56,12 @@ func permanent(b *networkingv1.IngressBackend) *refusal {
 }
 
 // resolve finds the Service port that b means in the given namespace.
-func resolve(services map[model.Key]*corev1.Service, namespace string, b *networkingv1.IngressBackend) (servicePort, *refusal) {
+func resolve(services model.Objects[*corev1.Service], namespace string, b *networkingv1.IngressBackend) (servicePort, *refusal) {
 	if r := permanent(b); r != nil {
 		return servicePort{}, r
 	}
 	key := model.Key{Namespace: namespace, Name: b.Service.Name}
-	service := services[key]
+	service := services.Get(key)
 	if service == nil {
 		return servicePort{}, &refusal{"ServiceNotFound", fmt.Sprintf("Service %s does not exist", key)}
 	}

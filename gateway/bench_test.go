@@ -15,11 +15,11 @@ import (
 // BenchmarkCertificates shows what the Cache saves when nothing about 1,000 Secrets changed.
 func BenchmarkCertificates(b *testing.B) {
 	snapshot := manyIngresses(1000)
-	snapshot.Secrets = map[model.Key]*corev1.Secret{}
+	snapshot.Secrets = model.Objects[*corev1.Secret]{}
 	chain, key := pair(b, "*.example.com")
-	for name, ing := range snapshot.Ingresses {
+	for name, ing := range snapshot.Ingresses.All() {
 		ing.Spec.TLS = []networkingv1.IngressTLS{{SecretName: name.Name}}
-		snapshot.Secrets[name] = &corev1.Secret{Data: map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: key}}
+		snapshot.Secrets = snapshot.Secrets.With(name, &corev1.Secret{Data: map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: key}})
 	}
 	build := func(b *testing.B, cache *gateway.Cache) {
 		if config, problems := cache.Build(snapshot, gateway.Settings{WithoutClass: true}); len(problems) > 0 || len(config.Certificates) != 2 {
@@ -56,19 +56,15 @@ func BenchmarkBuild(b *testing.B) {
 }
 
 func manyIngresses(n int) *model.Snapshot {
-	s := &model.Snapshot{
-		Ingresses: map[model.Key]*networkingv1.Ingress{},
-		Services:  map[model.Key]*corev1.Service{},
-		Endpoints: map[model.Key]*model.ServiceEndpoints{},
-	}
+	s := &model.Snapshot{}
 	prefix := networkingv1.PathTypePrefix
 	for i := range n {
 		key := model.Key{Namespace: fmt.Sprintf("team-%d", i%50), Name: fmt.Sprintf("app-%d", i)}
-		s.Services[key] = &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}
-		s.Endpoints[key] = &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "http", Protocol: corev1.ProtocolTCP}}}
+		s.Services = s.Services.With(key, &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}})
+		s.Endpoints = s.Endpoints.With(key, &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "http", Protocol: corev1.ProtocolTCP}}})
 		for pod := range 3 {
 			addr := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(pod + 1)})
-			ports := s.Endpoints[key].Ports
+			ports := s.Endpoints.Get(key).Ports
 			ports[0].Endpoints = append(ports[0].Endpoints, model.Endpoint{AddrPort: netip.AddrPortFrom(addr, 8080), Ready: true})
 		}
 		backend := networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
@@ -79,7 +75,7 @@ func manyIngresses(n int) *model.Snapshot {
 		ing.Spec.Rules[0].HTTP = &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{
 			{Path: "/", PathType: &prefix, Backend: backend}, {Path: "/api", PathType: &prefix, Backend: backend},
 		}}
-		s.Ingresses[key] = ing
+		s.Ingresses = s.Ingresses.With(key, ing)
 	}
 	return s
 }

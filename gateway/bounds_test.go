@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"fmt"
-	"maps"
 	"strings"
 	"testing"
 
@@ -18,10 +17,10 @@ import (
 func oneIngress(ing *networkingv1.Ingress) *model.Snapshot {
 	ing.Namespace, ing.Name = "shop", "big"
 	return &model.Snapshot{
-		Ingresses: map[model.Key]*networkingv1.Ingress{{Namespace: "shop", Name: "big"}: ing},
-		Services: map[model.Key]*corev1.Service{{Namespace: "shop", Name: "web"}: {
+		Ingresses: model.ObjectsOf(map[model.Key]*networkingv1.Ingress{{Namespace: "shop", Name: "big"}: ing}),
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{{Namespace: "shop", Name: "web"}: {
 			Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
-		}},
+		}}),
 	}
 }
 
@@ -104,9 +103,9 @@ func TestBoundedWork(t *testing.T) {
 				ing := &networkingv1.Ingress{}
 				make(ing, n)
 				snapshot := oneIngress(ing)
-				snapshot.Secrets = map[model.Key]*corev1.Secret{{Namespace: "shop", Name: "tls"}: {
+				snapshot.Secrets = model.ObjectsOf(map[model.Key]*corev1.Secret{{Namespace: "shop", Name: "tls"}: {
 					Data: map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: key},
-				}}
+				}})
 				return testing.AllocsPerRun(1, func() {
 					config, _ := gateway.Build(snapshot, gateway.Settings{WithoutClass: true})
 					xds.Build(config, xds.Settings{})
@@ -126,8 +125,8 @@ func TestUnaffected(t *testing.T) {
 	ing := &networkingv1.Ingress{}
 	addPath(ing, "a.example.com", "/")
 	ing.Spec.TLS = []networkingv1.IngressTLS{{Hosts: []string{"a.example.com"}, SecretName: "tls"}}
-	first := oneIngress(ing)
-	first.Secrets = map[model.Key]*corev1.Secret{{Namespace: "shop", Name: "other"}: {}}
+	first, other := oneIngress(ing), model.Key{Namespace: "shop", Name: "other"}
+	first.Secrets = model.ObjectsOf(map[model.Key]*corev1.Secret{other: {}})
 	var cache gateway.Cache
 	if cache.Unaffected(first) {
 		t.Error("a Cache without a Build knows nothing")
@@ -135,24 +134,29 @@ func TestUnaffected(t *testing.T) {
 	cache.Build(first, gateway.Settings{WithoutClass: true})
 	with := func(change func(*model.Snapshot)) *model.Snapshot {
 		s := *first
-		s.Secrets = maps.Clone(s.Secrets)
 		change(&s)
 		return &s
 	}
 	for name, s := range map[string]*model.Snapshot{
-		"a Secret that nobody names": with(func(s *model.Snapshot) { s.Secrets[model.Key{Namespace: "shop", Name: "other"}] = &corev1.Secret{} }),
-		"another one":                with(func(s *model.Snapshot) { s.Secrets[model.Key{Namespace: "shop", Name: "new"}] = &corev1.Secret{} }),
-		"nothing":                    with(func(*model.Snapshot) {}),
+		"a Secret that nobody names": with(func(s *model.Snapshot) {
+			s.Secrets = s.Secrets.With(other, &corev1.Secret{})
+		}),
+		"another one": with(func(s *model.Snapshot) {
+			s.Secrets = s.Secrets.With(model.Key{Namespace: "shop", Name: "new"}, &corev1.Secret{})
+		}),
+		"nothing": with(func(*model.Snapshot) {}),
 	} {
 		if !cache.Unaffected(s) {
 			t.Errorf("%s: it should make no difference", name)
 		}
 	}
 	for name, s := range map[string]*model.Snapshot{
-		"the Secret appears": with(func(s *model.Snapshot) { s.Secrets[model.Key{Namespace: "shop", Name: "tls"}] = &corev1.Secret{} }),
-		"Services":           with(func(s *model.Snapshot) { s.Services = maps.Clone(s.Services) }),
-		"Ingresses":          with(func(s *model.Snapshot) { s.Ingresses = maps.Clone(s.Ingresses) }),
-		"Endpoints":          with(func(s *model.Snapshot) { s.Endpoints = map[model.Key]*model.ServiceEndpoints{} }),
+		"the Secret appears": with(func(s *model.Snapshot) {
+			s.Secrets = s.Secrets.With(model.Key{Namespace: "shop", Name: "tls"}, &corev1.Secret{})
+		}),
+		"Services":  with(func(s *model.Snapshot) { s.Services = s.Services.With(other, &corev1.Service{}) }),
+		"Ingresses": with(func(s *model.Snapshot) { s.Ingresses = s.Ingresses.With(other, &networkingv1.Ingress{}) }),
+		"Endpoints": with(func(s *model.Snapshot) { s.Endpoints = s.Endpoints.With(other, &model.ServiceEndpoints{}) }),
 	} {
 		if cache.Unaffected(s) {
 			t.Errorf("%s: it makes a difference", name)

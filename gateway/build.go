@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -42,8 +43,10 @@ type index struct {
 	// canaries are paths of canaries by where they are added.
 	canaries map[place]path
 	// observe is what is told of requests, and collector who gets spans; nil for nobody.
-	observe Observe
-	listen  Listen
+	observe     Observe
+	listen      Listen
+	compression Compression
+	pods        v1alpha1.PodDefaults
 	// streams are exposed ports, and streamed the Service ports that get them.
 	streams   []Stream
 	streamed  []target
@@ -84,6 +87,9 @@ func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, 
 	x.observe, x.collector, more = x.buildObserve(whole.observe, whole.grants.from)
 	problems = append(problems, more...)
 	x.listen, more = buildListen(settings.Listen, whole.listeners, whole.grants.from)
+	problems = append(problems, more...)
+	x.pods = whole.pods
+	x.compression, more = buildCompression(whole.compression, whole.grants.from)
 	problems = append(problems, x.buildStreams(settings, whole.listeners, whole.grants.from)...)
 	problems = append(problems, more...)
 	return x, append(problems, x.settlePassthrough()...)

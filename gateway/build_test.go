@@ -118,7 +118,7 @@ func checkBuild(t *testing.T, s *model.Snapshot, settings gateway.Settings) {
 	if err := gateway.Check(config); err != nil {
 		t.Errorf("%v in\n%s", err, config)
 	}
-	for _, secret := range s.Secrets {
+	for _, secret := range s.Secrets.All() {
 		key := bytes.TrimSpace(secret.Data["tls.key"])
 		for _, p := range problems {
 			if len(key) > 16 && strings.Contains(p.Message, string(key[len(key)/2:len(key)/2+16])) {

@@ -28,19 +28,19 @@ type Cache struct {
 // changed that it looked at. Others write Secrets, claims and reports all the time. It compares pointers, so it may
 // say false of two that are equal.
 func (c *Cache) Unaffected(s *model.Snapshot) bool {
-	if c.last == nil || !sameMap(c.last.Ingresses, s.Ingresses) || !sameMap(c.last.IngressClasses, s.IngressClasses) ||
-		!sameMap(c.last.Services, s.Services) || !sameMap(c.last.Endpoints, s.Endpoints) ||
+	if c.last == nil || !c.last.Ingresses.Same(s.Ingresses) || !sameMap(c.last.IngressClasses, s.IngressClasses) ||
+		!c.last.Services.Same(s.Services) || !c.last.Endpoints.Same(s.Endpoints) ||
 		!sameMap(c.last.Nodes, s.Nodes) || !sameMap(c.last.Claims, s.Claims) ||
 		!sameMap(c.last.GatewayConfigs, s.GatewayConfigs) {
 		return false
 	}
 	for key, secret := range c.read {
-		if s.Secrets[key] != secret {
+		if s.Secrets.Get(key) != secret {
 			return false
 		}
 	}
 	for key, configMap := range c.configMaps {
-		if s.ConfigMaps[key] != configMap {
+		if s.ConfigMaps.Get(key) != configMap {
 			return false
 		}
 	}
@@ -57,7 +57,7 @@ func (c *Cache) reader(s *model.Snapshot) (read secretReader, keep func()) {
 	used := map[*corev1.Secret]secretResult{}
 	asked := map[model.Key]*corev1.Secret{}
 	read = func(key model.Key) (*keyPair, error) {
-		secret := s.Secrets[key]
+		secret := s.Secrets.Get(key)
 		asked[key] = secret
 		if secret == nil {
 			return nil, nil
@@ -86,6 +86,7 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 		used[p.name()], sets[p.endpoints()] = p, p
 	}
 	config.Observe, config.Listen, config.Streams = x.observe, x.listen, x.streams
+	config.Compression = x.compression
 	if c := x.collector; c != nil {
 		used[c.name()], sets[c.endpoints()] = *c, *c
 	}
@@ -99,9 +100,8 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 			used[p.name()], sets[p.endpoints()] = p, p
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(used)) {
-		config.Backends = append(config.Backends, Backend{Name: name, Endpoints: used[name].endpoints(), Backend: used[name].settings})
-	}
+	config.Backends, more = x.backends(used, slices.Sorted(maps.Keys(used)))
+	problems = append(problems, more...)
 	config.Trusts = x.usedTrusts(config.Backends)
 	for _, name := range slices.Sorted(maps.Keys(sets)) {
 		set, more := containEndpoints(name, sets[name], s, x.own)

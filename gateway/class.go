@@ -17,11 +17,11 @@ import (
 func Skipped(s *model.Snapshot, settings Settings) []SkippedIngress {
 	c := newClasses(s, settings)
 	var out []SkippedIngress
-	for _, k := range model.SortedKeys(s.Ingresses) {
-		if s.Ingresses[k] == nil {
+	for _, k := range s.Ingresses.SortedKeys() {
+		if s.Ingresses.Get(k) == nil {
 			continue
 		}
-		class := className(s.Ingresses[k])
+		class := className(s.Ingresses.Get(k))
 		if reason := c.foreign(class); reason != "" {
 			out = append(out, SkippedIngress{Ingress: k, Class: class, Reason: reason})
 		}

@@ -86,7 +86,7 @@ func (x *index) clientAuth(r *request, read secretReader, now time.Time) (subjec
 		return refuse(no.reason, "auth-tls-secret: %s", no.message)
 	}
 	_, _ = read(key) // remembers that the Secret was looked for
-	secret := x.snapshot.Secrets[key]
+	secret := x.snapshot.Secrets.Get(key)
 	if secret == nil {
 		return refuse("SecretNotFound", "auth-tls-secret: Secret %s does not exist; or it does and is not read: its type must be %s (tls.crt and tls.key may be empty), or the gateway needs the flag --opaque-secrets",
 			asked.Secret, corev1.SecretTypeTLS)

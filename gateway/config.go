@@ -16,10 +16,12 @@ import (
 
 // A classConfig is what a GatewayConfig says to the Ingresses of a class. The zero value says nothing.
 type classConfig struct {
-	grants    grants
-	defaults  map[string]string // annotations without prefix
-	observe   v1alpha1.Observe
-	listeners v1alpha1.Listeners
+	grants      grants
+	defaults    map[string]string // annotations without prefix
+	observe     v1alpha1.Observe
+	listeners   v1alpha1.Listeners
+	compression *v1alpha1.Compression
+	pods        v1alpha1.PodDefaults
 }
 
 // configs reads the GatewayConfigs that classes of Hythe's name, by class. One that is absent or cannot be read costs what is
@@ -73,7 +75,7 @@ func parametersFault(class *networkingv1.IngressClass, objects map[string]*v1alp
 
 // readConfig reads one GatewayConfig.
 func readConfig(o *v1alpha1.GatewayConfig) (classConfig, []model.Problem) {
-	out := classConfig{defaults: defaultAnnotations(o.Spec.Defaults), observe: o.Spec.Observe, listeners: o.Spec.Listeners}
+	out := classConfig{defaults: defaultAnnotations(o.Spec.Defaults), observe: o.Spec.Observe, listeners: o.Spec.Listeners, compression: o.Spec.Compression, pods: o.Spec.Pods}
 	out.grants = grants{list: o.Spec.Grants, from: o.Name}
 	ref := model.ObjectRef{Kind: "GatewayConfig", Name: o.Name}
 	var problems []model.Problem

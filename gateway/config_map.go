@@ -90,7 +90,7 @@ func (x *index) configMap(r *request, annotation, name string) (map[string]strin
 	if no := r.mayRefer(v1alpha1.GrantConfigMap, key, "copy it into namespace "+r.key.Namespace); no != nil {
 		return nil, &refusal{no.reason, "annotation " + nginx.Prefix + annotation + ": " + no.message}
 	}
-	m := x.snapshot.ConfigMaps[key]
+	m := x.snapshot.ConfigMaps.Get(key)
 	x.noteConfigMap(key, m)
 	if m == nil {
 		return nil, &refusal{"ConfigMapNotFound", fmt.Sprintf("annotation %s%s: ConfigMap %s does not exist, or has no line that can be a header; or ConfigMaps are not read: the gateway needs the flag --config-maps",

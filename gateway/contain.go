@@ -32,10 +32,10 @@ func (x *index) containHost(name string) (host Host, ports []target, problems []
 func containEndpoints(name string, t target, s *model.Snapshot, own model.Own) (set EndpointSet, problems []model.Problem) {
 	fault := model.Contain(model.Ref("Service", t.service), "Requests for its port "+name+" are answered 503", func() {
 		if t.settings.ServiceAddress {
-			set, problems = buildServiceAddress(t, s.Endpoints[t.service], own, model.ClusterIPs(s.Services[t.service]))
+			set, problems = buildServiceAddress(t, s.Endpoints.Get(t.service), own, model.ClusterIPs(s.Services.Get(t.service)))
 			return
 		}
-		set, problems = buildEndpoints(t.servicePort, s.Endpoints[t.service], own)
+		set, problems = buildEndpoints(t.servicePort, s.Endpoints.Get(t.service), own)
 	})
 	if fault != nil {
 		return EndpointSet{Name: name}, fault
@@ -47,7 +47,7 @@ func containEndpoints(name string, t target, s *model.Snapshot, own model.Own) (
 func readRequests(s *model.Snapshot, classes *classes) ([]*request, []model.Problem) {
 	var requests []*request
 	var problems []model.Problem
-	for key, ing := range s.Ingresses {
+	for key, ing := range s.Ingresses.All() {
 		if ing == nil {
 			continue
 		}

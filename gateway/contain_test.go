@@ -17,9 +17,8 @@ import (
 // threeShops is a snapshot of Ingresses a, b and c, each with a host, a Service and a TLS entry of its own.
 func threeShops() *model.Snapshot {
 	s := &model.Snapshot{
-		Ingresses: map[model.Key]*networkingv1.Ingress{}, Services: map[model.Key]*corev1.Service{},
-		Endpoints: map[model.Key]*model.ServiceEndpoints{}, IngressClasses: map[string]*networkingv1.IngressClass{},
-		Secrets: map[model.Key]*corev1.Secret{},
+
+		IngressClasses: map[string]*networkingv1.IngressClass{},
 	}
 	prefix := networkingv1.PathTypePrefix
 	for _, name := range []string{"a", "b", "c"} {
@@ -29,11 +28,11 @@ func threeShops() *model.Snapshot {
 		ing.Spec.Rules = []networkingv1.IngressRule{{Host: name + ".example.com", IngressRuleValue: networkingv1.IngressRuleValue{
 			HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{{Path: "/", PathType: &prefix, Backend: backend}}},
 		}}}
-		s.Ingresses[key] = ing
-		s.Services[key] = &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
-		s.Endpoints[key] = &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Protocol: corev1.ProtocolTCP, Endpoints: []model.Endpoint{
+		s.Ingresses = s.Ingresses.With(key, ing)
+		s.Services = s.Services.With(key, &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}})
+		s.Endpoints = s.Endpoints.With(key, &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Protocol: corev1.ProtocolTCP, Endpoints: []model.Endpoint{
 			{AddrPort: netip.MustParseAddrPort("10.244.0.7:8080"), Ready: true, Serving: true},
-		}}}}
+		}}}})
 	}
 	return s
 }
@@ -47,12 +46,14 @@ func TestPanicCostsOneObject(t *testing.T) {
 		status  uint32 // of b's host; 0 where it has a Backend
 	}{
 		"annotation of Ingress": {func(s *model.Snapshot) {
-			s.Ingresses[b].Annotations = map[string]string{nginx.Prefix + "ssl-redirect": broken.Text()}
+			s.Ingresses.Get(b).Annotations = map[string]string{nginx.Prefix + "ssl-redirect": broken.Text()}
 		}, "Ingress shop/b", 503},
-		"rules of Ingress": {func(s *model.Snapshot) { s.Ingresses[b].Spec.Rules = broken.Slice[networkingv1.IngressRule]() }, "Ingress shop/b", 0},
-		"ports of Service": {func(s *model.Snapshot) { s.Services[b].Spec.Ports = broken.Slice[corev1.ServicePort]() }, "Ingress shop/b", 503},
-		"endpoints":        {func(s *model.Snapshot) { s.Endpoints[b].Ports = broken.Slice[model.PortEndpoints]() }, "Service shop/b", 0},
-		"Secret":           {func(s *model.Snapshot) { s.Secrets[b] = &corev1.Secret{Type: corev1.SecretType(broken.Text())} }, "Ingress shop/b", 0},
+		"rules of Ingress": {func(s *model.Snapshot) { s.Ingresses.Get(b).Spec.Rules = broken.Slice[networkingv1.IngressRule]() }, "Ingress shop/b", 0},
+		"ports of Service": {func(s *model.Snapshot) { s.Services.Get(b).Spec.Ports = broken.Slice[corev1.ServicePort]() }, "Ingress shop/b", 503},
+		"endpoints":        {func(s *model.Snapshot) { s.Endpoints.Get(b).Ports = broken.Slice[model.PortEndpoints]() }, "Service shop/b", 0},
+		"Secret": {func(s *model.Snapshot) {
+			s.Secrets = s.Secrets.With(b, &corev1.Secret{Type: corev1.SecretType(broken.Text())})
+		}, "Ingress shop/b", 0},
 		"class": {func(s *model.Snapshot) {
 			s.IngressClasses["x"] = &networkingv1.IngressClass{Spec: networkingv1.IngressClassSpec{Controller: broken.Text(), Parameters: &networkingv1.IngressClassParametersReference{}}}
 		}, "IngressClass x", 0},
@@ -93,10 +94,10 @@ func TestPanicCostsOneObject(t *testing.T) {
 // TestFaultyIngressKeepsItsHost checks that nobody of another namespace gets the host of an Ingress that cannot be read.
 func TestFaultyIngressKeepsItsHost(t *testing.T) {
 	s := threeShops()
-	s.Ingresses[model.Key{Namespace: "shop", Name: "b"}].Annotations = map[string]string{nginx.Prefix + "ssl-redirect": broken.Text()}
-	thief := s.Ingresses[model.Key{Namespace: "shop", Name: "a"}].DeepCopy()
+	s.Ingresses.Get(model.Key{Namespace: "shop", Name: "b"}).Annotations = map[string]string{nginx.Prefix + "ssl-redirect": broken.Text()}
+	thief := s.Ingresses.Get(model.Key{Namespace: "shop", Name: "a"}).DeepCopy()
 	thief.Spec.Rules[0].Host = "b.example.com"
-	s.Ingresses[model.Key{Namespace: "thief", Name: "b"}] = thief
+	s.Ingresses = s.Ingresses.With(model.Key{Namespace: "thief", Name: "b"}, thief)
 	config, problems := Build(s, Settings{WithoutClass: true})
 	for _, h := range config.Hosts {
 		if h.Name == "b.example.com" && (h.Routes[0].Status != 503 || len(h.Routes) != 1) {

@@ -83,7 +83,7 @@ func (e *ErrorPages) Headers(origin model.Key, status string) []policy.Header {
 // firstPort finds the first TCP port of a Service.
 func (x *index) firstPort(key model.Key) (servicePort, *refusal) {
 	port := networkingv1.ServiceBackendPort{Number: 1}
-	if service := x.snapshot.Services[key]; service != nil {
+	if service := x.snapshot.Services.Get(key); service != nil {
 		isTCP := func(p corev1.ServicePort) bool { return model.ProtocolOf(&p) == corev1.ProtocolTCP }
 		if i := slices.IndexFunc(service.Spec.Ports, isTCP); i >= 0 {
 			port.Number = service.Spec.Ports[i].Port
@@ -95,7 +95,7 @@ func (x *index) firstPort(key model.Key) (servicePort, *refusal) {
 
 // ready says whether a Service port has an endpoint that takes requests.
 func (x *index) ready(p servicePort) bool {
-	set, _ := buildEndpoints(p, x.snapshot.Endpoints[p.service], x.own)
+	set, _ := buildEndpoints(p, x.snapshot.Endpoints.Get(p.service), x.own)
 	return len(set.Addresses) > 0
 }
 

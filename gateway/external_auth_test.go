@@ -29,9 +29,9 @@ func TestAuthGrants(t *testing.T) {
 				near.Name += "x"
 				list = []v1alpha1.Grant{{From: []string{"shop"}, To: []v1alpha1.GrantTo{near}}, {From: []string{"other"}, To: []v1alpha1.GrantTo{grant}}}
 			}
-			s := &model.Snapshot{Services: map[model.Key]*corev1.Service{{Namespace: "login", Name: "auth"}: {
+			s := &model.Snapshot{Services: model.ObjectsOf(map[model.Key]*corev1.Service{{Namespace: "login", Name: "auth"}: {
 				Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
-			}}}
+			}})}
 			ing := &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", Annotations: map[string]string{
 				"nginx.ingress.kubernetes.io/auth-url": url,
 			}}}

@@ -73,10 +73,10 @@ func tlsSnapshot(chain, key []byte) *model.Snapshot {
 	ing.Spec.TLS = []networkingv1.IngressTLS{{Hosts: []string{"a.example.com"}, SecretName: "tls"}}
 	ing.Spec.Rules = []networkingv1.IngressRule{{Host: "a.example.com"}}
 	return &model.Snapshot{
-		Ingresses: map[model.Key]*networkingv1.Ingress{{Namespace: "shop", Name: "shop"}: ing},
-		Secrets: map[model.Key]*corev1.Secret{name: {
+		Ingresses: model.ObjectsOf(map[model.Key]*networkingv1.Ingress{{Namespace: "shop", Name: "shop"}: ing}),
+		Secrets: model.ObjectsOf(map[model.Key]*corev1.Secret{name: {
 			Type: corev1.SecretTypeTLS,
 			Data: map[string][]byte{corev1.TLSCertKey: chain, corev1.TLSPrivateKeyKey: key},
-		}},
+		}}),
 	}
 }

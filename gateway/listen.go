@@ -19,6 +19,8 @@ type Listen struct {
 	TrustedProxies []netip.Prefix
 	// HTTP3 is the port of UDP at which clients find HTTP/3; 0 without it.
 	HTTP3 uint16
+	// NoGRPCWeb hands gRPC-Web on as it is, also to pods that speak gRPC.
+	NoGRPCWeb bool
 }
 
 // String is " proxy-protocol=10.0.0.0/8 trusted-proxies=192.0.2.1/32 http3=443"; empty for the zero value.
@@ -33,6 +35,9 @@ func (l Listen) String() string {
 	list("trusted-proxies", l.TrustedProxies)
 	if l.HTTP3 != 0 {
 		out += fmt.Sprintf(" http3=%d", l.HTTP3)
+	}
+	if l.NoGRPCWeb {
+		out += " no-grpc-web"
 	}
 	return out
 }
@@ -75,6 +80,7 @@ func buildListen(flags Listen, asked v1alpha1.Listeners, from string) (Listen, [
 		ProxyProtocol:  read("proxyProtocolFrom", flags.ProxyProtocol, asked.ProxyProtocolFrom),
 		TrustedProxies: read("trustedProxies", flags.TrustedProxies, asked.TrustedProxies),
 		HTTP3:          flags.HTTP3,
+		NoGRPCWeb:      asked.GRPCWeb != nil && !*asked.GRPCWeb,
 	}
 	if h := asked.HTTP3; h != nil {
 		if out.HTTP3 = uint16(cmp.Or(h.Port, 443)); h.Port < 0 || h.Port > 65535 {

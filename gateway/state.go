@@ -61,6 +61,8 @@ type Config struct {
 	Observe Observe
 	// Listen is how clients reach the gateway.
 	Listen Listen
+	// Compression is of answers.
+	Compression Compression
 	// Streams is sorted by Protocol and Port.
 	Streams []Stream
 	// EndpointSets is sorted by Name and holds exactly those that a Backend refers to.
@@ -139,6 +141,8 @@ type Backend struct {
 	Endpoints string
 	// Backend is how it is spoken to. Its String is the end of Name.
 	policy.Backend
+	// Pods is how its endpoints are treated: the same for all Backends of a Service.
+	Pods policy.Pods
 }
 
 // An EndpointSet holds the addresses behind a Service port that new requests may be sent to.

@@ -69,7 +69,7 @@ func (x *index) streamLists(settings Settings, asked v1alpha1.Listeners, config 
 		if c.key.Name == "" {
 			continue
 		}
-		m := x.snapshot.ConfigMaps[c.key]
+		m := x.snapshot.ConfigMaps.Get(c.key)
 		x.noteConfigMap(c.key, m)
 		if m == nil {
 			problems = append(problems, model.Problemf(model.Ref("ConfigMap", c.key), "ConfigMapNotFound",
@@ -166,7 +166,7 @@ func (x *index) stream(list streamList, port string) (Stream, target, *refusal) 
 
 // streamTarget finds a Service port of a protocol, by name or number.
 func (x *index) streamTarget(key model.Key, wanted string, protocol corev1.Protocol) (target, *refusal) {
-	service := x.snapshot.Services[key]
+	service := x.snapshot.Services.Get(key)
 	switch {
 	case service == nil:
 		return target{}, &refusal{"ServiceNotFound", fmt.Sprintf("Service %s does not exist", quote(key.String()))}
@@ -184,7 +184,7 @@ func (x *index) streamTarget(key model.Key, wanted string, protocol corev1.Proto
 
 // speakProxy says that connections to a Service begin with the PROXY protocol, if its annotation asks for it.
 func (x *index) speakProxy(to *target) *refusal {
-	service := x.snapshot.Services[to.service]
+	service := x.snapshot.Services.Get(to.service)
 	if service == nil || to.port != nil && model.ProtocolOf(to.port) != corev1.ProtocolTCP {
 		return nil
 	}

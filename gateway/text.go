@@ -45,6 +45,9 @@ func (c Config) String() string {
 	if text := c.Listen.String(); text != "" {
 		b.WriteString("listen" + text + "\n")
 	}
+	if text := c.Compression.String(); text != "" {
+		b.WriteString("compress" + text + "\n")
+	}
 	for _, s := range c.Streams {
 		b.WriteString("stream " + s.String() + "\n")
 	}
@@ -63,6 +66,9 @@ func (c Config) String() string {
 	for _, backend := range c.Backends {
 		if backend.Name != backend.Endpoints {
 			b.WriteString(words("backend", backend.Name, "endpoints="+backend.Endpoints))
+		}
+		if text := backend.Pods.String(); text != "" {
+			b.WriteString(words("pods", backend.Name, text))
 		}
 	}
 	for _, set := range c.EndpointSets {

@@ -124,7 +124,7 @@ func (b *builder) poolOf(a netip.Addr) *pool {
 // readServices reads the requests of Hythe's Services, the oldest first.
 func (b *builder) readServices() []*want {
 	var wants []*want
-	for key, svc := range b.snapshot.Services {
+	for key, svc := range b.snapshot.Services.All() {
 		if w := b.containWant(key, func() *want { return b.readService(key, svc) }); w != nil {
 			wants = append(wants, w)
 		}
@@ -425,7 +425,7 @@ func (b *builder) addresses(key model.Key) []netip.Addr {
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
-	if svc := b.snapshot.Services[key]; len(out) == 2 && svc != nil && families(svc)[0].is6 {
+	if svc := b.snapshot.Services.Get(key); len(out) == 2 && svc != nil && families(svc)[0].is6 {
 		slices.Reverse(out)
 	}
 	return out
@@ -460,7 +460,7 @@ func (b *builder) ingressStatus() []IngressStatus {
 		for _, name := range r.Ingresses {
 			ns, n, _ := strings.Cut(name, "/")
 			key := model.Key{Namespace: ns, Name: n}
-			if b.snapshot.Ingresses[key] != nil {
+			if b.snapshot.Ingresses.Get(key) != nil {
 				acknowledged[key] = true
 			}
 		}

@@ -93,7 +93,7 @@ func checkState(t *testing.T, s *model.Snapshot, state State) {
 func readSnapshot(t *testing.T, data []byte) *model.Snapshot {
 	t.Helper()
 	s := &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{}, Ingresses: map[model.Key]*networkingv1.Ingress{}, Nodes: map[string]*model.Node{},
+		Nodes: map[string]*model.Node{},
 		Pools: map[string]*v1alpha1.AddressPool{}, Claims: map[string]*v1alpha1.AddressClaim{}, Reports: map[string]*v1alpha1.Report{},
 	}
 	decode := func(doc []byte, into any) {
@@ -109,11 +109,11 @@ func readSnapshot(t *testing.T, data []byte) *model.Snapshot {
 		key := model.Key{Namespace: meta.Namespace, Name: meta.Name}
 		switch meta.Kind {
 		case "Service":
-			s.Services[key] = &corev1.Service{}
-			decode(doc, s.Services[key])
+			s.Services = s.Services.With(key, &corev1.Service{})
+			decode(doc, s.Services.Get(key))
 		case "Ingress":
-			s.Ingresses[key] = &networkingv1.Ingress{}
-			decode(doc, s.Ingresses[key])
+			s.Ingresses = s.Ingresses.With(key, &networkingv1.Ingress{})
+			decode(doc, s.Ingresses.Get(key))
 		case "AddressPool":
 			s.Pools[meta.Name] = &v1alpha1.AddressPool{}
 			decode(doc, s.Pools[meta.Name])
@@ -169,7 +169,7 @@ func TestBuildChurn(t *testing.T) {
 				delete(services, key)
 			}
 		}
-		s := &model.Snapshot{Services: services, Claims: claims, Pools: map[string]*v1alpha1.AddressPool{
+		s := &model.Snapshot{Services: model.ObjectsOf(services), Claims: claims, Pools: map[string]*v1alpha1.AddressPool{
 			"a": testPool("a", "203.0.113.0/29", "203.0.113.20-203.0.113.24"), "b": testPool("b", "203.0.113.64/28"),
 		}}
 		state, problems := Build(s, Settings{})
@@ -198,7 +198,7 @@ func TestBuildChurn(t *testing.T) {
 
 // TestFreedAddressRests sees that a freed address is not the next one given.
 func TestFreedAddressRests(t *testing.T) {
-	s := &model.Snapshot{Services: map[model.Key]*corev1.Service{}, Pools: map[string]*v1alpha1.AddressPool{"a": testPool("a", "203.0.113.0/29")}}
+	s := &model.Snapshot{Pools: map[string]*v1alpha1.AddressPool{"a": testPool("a", "203.0.113.0/29")}}
 	give := func() State {
 		state, _ := Build(s, Settings{})
 		s.Claims = map[string]*v1alpha1.AddressClaim{}
@@ -209,14 +209,14 @@ func TestFreedAddressRests(t *testing.T) {
 	}
 	for i := range 3 {
 		key, svc := testService(i)
-		s.Services[key] = svc
+		s.Services = s.Services.With(key, svc)
 	}
 	give()
 	gone, _ := testService(1)
-	delete(s.Services, gone)
+	s.Services = s.Services.Without(gone)
 	give()
 	key, svc := testService(9)
-	s.Services[key] = svc
+	s.Services = s.Services.With(key, svc)
 	if state := give(); s.Claims["203.0.113.3"] == nil || s.Claims["203.0.113.1"] != nil {
 		t.Errorf("the new Service was not given the next address:\n%s", state.String())
 	}
@@ -226,13 +226,13 @@ func TestFreedAddressRests(t *testing.T) {
 func BenchmarkBuild(b *testing.B) {
 	for _, pool := range []string{"10.0.0.0/20", "10.0.0.0/8", "2001:db8::/64"} {
 		b.Run(pool, func(b *testing.B) {
-			s := &model.Snapshot{Services: map[model.Key]*corev1.Service{}, Claims: map[string]*v1alpha1.AddressClaim{}, Pools: map[string]*v1alpha1.AddressPool{"p": testPool("p", pool)}}
+			s := &model.Snapshot{Claims: map[string]*v1alpha1.AddressClaim{}, Pools: map[string]*v1alpha1.AddressPool{"p": testPool("p", pool)}}
 			for i := range 1000 {
 				key, svc := testService(i)
 				if strings.Contains(pool, ":") {
 					svc.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
 				}
-				s.Services[key] = svc
+				s.Services = s.Services.With(key, svc)
 			}
 			state, _ := Build(s, Settings{})
 			for _, c := range state.Claims[:len(state.Claims)-1] {
@@ -282,7 +282,7 @@ func FuzzPools(f *testing.F) {
 	f.Add("10.244.0.0/15\n10.96.0.0/12\n192.0.2.0/24", "192.0.2.11", uint8(200))
 	f.Fuzz(func(t *testing.T, pools, claimed string, services uint8) {
 		s := &model.Snapshot{
-			Services: map[model.Key]*corev1.Service{{Name: "dns"}: {Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.10"}}},
+			Services: model.ObjectsOf(map[model.Key]*corev1.Service{{Name: "dns"}: {Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.10"}}}),
 			Pools:    map[string]*v1alpha1.AddressPool{},
 			Nodes:    map[string]*model.Node{"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}},
 			Claims:   map[string]*v1alpha1.AddressClaim{},
@@ -297,7 +297,7 @@ func FuzzPools(f *testing.F) {
 				both := corev1.IPFamilyPolicyPreferDualStack
 				svc.Spec.IPFamilyPolicy = &both
 			}
-			s.Services[key] = svc
+			s.Services = s.Services.With(key, svc)
 		}
 		s.Claims[claimed] = &v1alpha1.AddressClaim{ObjectMeta: metav1.ObjectMeta{Name: claimed}, Spec: v1alpha1.AddressClaimSpec{
 			Address: claimed, Pool: "p0", Announce: []string{AnnounceARP}, Services: []v1alpha1.ServiceRef{{Namespace: "default", Name: "s00001"}},
@@ -320,10 +320,10 @@ func FuzzPools(f *testing.F) {
 			}
 			for i := range int(services) {
 				key, svc := testService(i)
-				if _, ok := s.Services[key]; ok && i%2 == 0 {
-					delete(s.Services, key)
+				if _, ok := s.Services.Find(key); ok && i%2 == 0 {
+					s.Services = s.Services.Without(key)
 				} else if !ok {
-					s.Services[key] = svc
+					s.Services = s.Services.With(key, svc)
 				}
 			}
 		}

@@ -69,7 +69,7 @@ func (b *builder) byAnother(key model.Key, svc *corev1.Service) string {
 
 // statusOfAnother says whether another controller writes the status of an Ingress without a class, and reports that.
 func (b *builder) statusOfAnother(key model.Key) bool {
-	ingress := b.snapshot.Ingresses[key]
+	ingress := b.snapshot.Ingresses.Get(key)
 	if !b.settings.Shared || ingress.Spec.IngressClassName != nil || ingress.Annotations[ingressClassAnnotation] != "" {
 		return false
 	}
@@ -120,7 +120,7 @@ func (b *builder) mine(key model.Key, svc *corev1.Service) bool {
 // address has nothing to clean up, and when it changed its type nothing would tell that the finalizer is Hythe's: it
 // would wait for ever when it is deleted. What is there without claim and class may be another controller's.
 func (b *builder) finalizer(w *want) bool {
-	svc := b.snapshot.Services[w.key]
+	svc := b.snapshot.Services.Get(w.key)
 	return len(b.claims[w.key]) > 0 || w.frozen || svc.Spec.LoadBalancerClass == nil && slices.Contains(svc.Finalizers, v1alpha1.CleanupFinalizer)
 }
 
@@ -130,7 +130,7 @@ func (b *builder) finalizer(w *want) bool {
 // Hythe's: there it goes before the claim.
 func (b *builder) leaving() []ServiceStatus {
 	var out []ServiceStatus
-	for key, svc := range b.snapshot.Services {
+	for key, svc := range b.snapshot.Services.All() {
 		b.contain(model.Ref("Service", key), "Its status stays as it is", func() { out = b.leave(out, key, svc) })
 	}
 	return out

@@ -60,7 +60,7 @@ func (b *builder) statusOf(w *want) ServiceStatus {
 		}
 	})
 	if !good {
-		st.Ingress = slices.Clone(b.snapshot.Services[w.key].Status.LoadBalancer.Ingress)
+		st.Ingress = slices.Clone(b.snapshot.Services.Get(w.key).Status.LoadBalancer.Ingress)
 	}
 	return st
 }

@@ -17,16 +17,15 @@ import (
 func claimedSnapshot(t *testing.T) *model.Snapshot {
 	t.Helper()
 	s := &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{}, Claims: map[string]*v1alpha1.AddressClaim{},
+		Claims: map[string]*v1alpha1.AddressClaim{},
 		Pools: map[string]*v1alpha1.AddressPool{
 			"general": {ObjectMeta: metav1.ObjectMeta{Name: "general"}, Spec: v1alpha1.AddressPoolSpec{Addresses: []string{"203.0.113.0/28"}}},
 			"spare":   {ObjectMeta: metav1.ObjectMeta{Name: "spare"}, Spec: v1alpha1.AddressPoolSpec{Addresses: []string{"203.0.113.64/28"}}},
 		},
-		Endpoints: map[model.Key]*model.ServiceEndpoints{},
 	}
 	for _, name := range []string{"a", "b", "c"} {
 		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}}
-		s.Services[model.Key{Namespace: "n", Name: name}] = svc
+		s.Services = s.Services.With(model.Key{Namespace: "n", Name: name}, svc)
 	}
 	state, problems := Build(s, Settings{WithoutClass: true})
 	if len(problems) != 0 || len(state.Claims) != 3 {
@@ -36,10 +35,10 @@ func claimedSnapshot(t *testing.T) *model.Snapshot {
 		s.Claims[c.Name] = c
 	}
 	for _, st := range state.Services {
-		s.Services[st.Service].Status.LoadBalancer.Ingress = st.Ingress
+		s.Services.Get(st.Service).Status.LoadBalancer.Ingress = st.Ingress
 	}
-	s.Services[model.Key{Namespace: "n", Name: "d"}] = &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "d"}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}}
+	s.Services = s.Services.With(model.Key{Namespace: "n", Name: "d"}, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "d"}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}})
 	return s
 }
 
@@ -61,15 +60,15 @@ func TestPanicCostsOneObject(t *testing.T) {
 		object  string
 	}{
 		"addresses": {func(s *model.Snapshot) {
-			s.Services[b].Annotations = map[string]string{v1alpha1.AddressesAnnotation: broken.Text()}
+			s.Services.Get(b).Annotations = map[string]string{v1alpha1.AddressesAnnotation: broken.Text()}
 		}, "Service n/b"},
-		"families": {func(s *model.Snapshot) { s.Services[b].Spec.IPFamilies = broken.Slice[corev1.IPFamily]() }, "Service n/b"},
+		"families": {func(s *model.Snapshot) { s.Services.Get(b).Spec.IPFamilies = broken.Slice[corev1.IPFamily]() }, "Service n/b"},
 		"pool": {func(s *model.Snapshot) {
-			s.Services[b].Annotations = map[string]string{v1alpha1.PoolAnnotation: "spare"}
+			s.Services.Get(b).Annotations = map[string]string{v1alpha1.PoolAnnotation: "spare"}
 			s.Pools["spare"].Spec.Addresses = broken.Slice[string]()
 		}, "AddressPool spare"},
 		"choice": {func(s *model.Snapshot) {
-			s.Services[b].Annotations = map[string]string{v1alpha1.PoolAnnotation: broken.Text()}
+			s.Services.Get(b).Annotations = map[string]string{v1alpha1.PoolAnnotation: broken.Text()}
 		}, "Service n/b"},
 		"claim": {func(s *model.Snapshot) {
 			old := claimOf(s.Claims, "b")
@@ -77,11 +76,11 @@ func TestPanicCostsOneObject(t *testing.T) {
 			other.Spec.Address = broken.Text()
 			s.Claims[old.Name] = other
 		}, "AddressClaim 203.0.113.1"},
-		"ClusterIP": {func(s *model.Snapshot) { s.Services[b].Spec.ClusterIPs = broken.Slice[string]() }, "-"},
+		"ClusterIP": {func(s *model.Snapshot) { s.Services.Get(b).Spec.ClusterIPs = broken.Slice[string]() }, "-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := claimedSnapshot(t)
-			before := s.Services[b].Status.LoadBalancer.Ingress
+			before := s.Services.Get(b).Status.LoadBalancer.Ingress
 			names := map[string]bool{}
 			for name := range s.Claims {
 				names[name] = true
@@ -118,8 +117,8 @@ func TestPanicCostsOneObject(t *testing.T) {
 func TestPanicCostsOneVIP(t *testing.T) {
 	s := claimedSnapshot(t)
 	b := model.Key{Namespace: "n", Name: "b"}
-	s.Services[b].Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
-	s.Endpoints[b] = &model.ServiceEndpoints{Ports: broken.Slice[model.PortEndpoints]()}
+	s.Services.Get(b).Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	s.Endpoints = s.Endpoints.With(b, &model.ServiceEndpoints{Ports: broken.Slice[model.PortEndpoints]()})
 	vips, problems := VIPs(s, "n1")
 	if len(vips) != 2 || vips[0].Addr != netip.MustParseAddr("203.0.113.0") || vips[1].Addr != netip.MustParseAddr("203.0.113.2") {
 		t.Errorf("%v", vips)

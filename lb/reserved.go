@@ -11,7 +11,7 @@ import (
 // clusterIPs lists the ClusterIPs of all Services, sorted.
 func clusterIPs(s *model.Snapshot) []netip.Addr {
 	var out []netip.Addr
-	for _, svc := range s.Services {
+	for _, svc := range s.Services.All() {
 		_ = contain.Do(func() { out = append(out, model.ClusterIPs(svc)...) }) // who builds the Service tells of it
 	}
 	slices.SortFunc(out, netip.Addr.Compare)

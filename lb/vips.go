@@ -79,7 +79,7 @@ func vipOf(s *model.Snapshot, c *v1alpha1.AddressClaim, self string, own model.O
 	v := VIP{Addr: a, Draining: true}
 	for _, ref := range c.Spec.Services {
 		key := model.Key{Namespace: ref.Namespace, Name: ref.Name}
-		svc := s.Services[key]
+		svc := s.Services.Get(key)
 		if svc == nil {
 			continue
 		}
@@ -88,7 +88,7 @@ func vipOf(s *model.Snapshot, c *v1alpha1.AddressClaim, self string, own model.O
 			continue
 		}
 		v.Local = true
-		problems = append(problems, v.addProbes(svc, key, s.Endpoints[key], self, own)...)
+		problems = append(problems, v.addProbes(svc, key, s.Endpoints.Get(key), self, own)...)
 	}
 	v.Draining = v.Draining && len(v.Probes) > 0
 	return v, problems

@@ -69,8 +69,8 @@ func TestVIPs(t *testing.T) {
 			}
 			c.node.Name, c.node.Labels = "n1", c.labels
 			got, problems := VIPs(&model.Snapshot{
-				Services:  map[model.Key]*corev1.Service{key: svc},
-				Endpoints: map[model.Key]*model.ServiceEndpoints{key: {Ports: c.ports}},
+				Services:  model.ObjectsOf(map[model.Key]*corev1.Service{key: svc}),
+				Endpoints: model.ObjectsOf(map[model.Key]*model.ServiceEndpoints{key: {Ports: c.ports}}),
 				Claims:    map[string]*v1alpha1.AddressClaim{claim.Name: claim},
 				Nodes:     map[string]*model.Node{"n1": &c.node},
 			}, "n1")
@@ -98,9 +98,9 @@ func TestVIPs(t *testing.T) {
 func TestVIPsOfOthers(t *testing.T) {
 	key := model.Key{Namespace: "default", Name: "web"}
 	s := &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{
 			key: {}, {Namespace: "default", Name: "internal"}: {Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.7"}},
-		},
+		}),
 		Nodes: map[string]*model.Node{
 			"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
 			"n2": {Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.12")}},
@@ -148,8 +148,8 @@ func TestProbesOfOthers(t *testing.T) {
 		svc.Annotations = map[string]string{v1alpha1.ProbeAnnotation: test.probe}
 		endpoints := []model.Endpoint{{AddrPort: netip.MustParseAddrPort(test.endpoint), Node: "n1", Ready: true}}
 		vips, problems := VIPs(&model.Snapshot{
-			Services:  map[model.Key]*corev1.Service{key: svc},
-			Endpoints: map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{{Protocol: corev1.ProtocolTCP, Endpoints: endpoints}}}},
+			Services:  model.ObjectsOf(map[model.Key]*corev1.Service{key: svc}),
+			Endpoints: model.ObjectsOf(map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{{Protocol: corev1.ProtocolTCP, Endpoints: endpoints}}}}),
 			Nodes:     map[string]*model.Node{"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}}},
 			Claims: map[string]*v1alpha1.AddressClaim{"203.0.113.1": {
 				ObjectMeta: metav1.ObjectMeta{Name: "203.0.113.1"},

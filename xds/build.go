@@ -17,7 +17,7 @@ import (
 // Build derives the Envoy resources of a Config. What Envoy would refuse is left out, as small as possible, and
 // is a Problem. Build is pure: the same arguments give the same bytes.
 func Build(config gateway.Config, settings Settings) (Resources, []model.Problem) {
-	b := &builder{settings: settings.withDefaults(), observe: config.Observe, listen: config.Listen, origins: origins(config)}
+	b := &builder{settings: settings.withDefaults(), observe: config.Observe, listen: config.Listen, compression: config.Compression, grpc: speakHTTP2(config.Backends), origins: origins(config)}
 	certificates := b.addSecrets(config.Certificates)
 	b.addClients(config)
 	b.stampPassthroughs(config.Passthroughs)
@@ -43,8 +43,7 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 	b.passed = len(config.Passthroughs)
 	own, shared := b.divide(certificates)
 	b.showOnDemand(certificates, config.Hosts)
-	b.sharing = len(shared) > 0
-	secure := b.tlsListener(own, b.sharing, config.Passthroughs)
+	secure := b.tlsListener(own, len(shared) > 0, config.Passthroughs)
 	b.addHTTP3(secure, own)
 	b.add(&Resource{
 		Kind: Listener, Name: httpsListener, Needs: b.listenerSecrets(own), Clusters: append(passedTo(config.Passthroughs), b.collectors()...),
@@ -58,18 +57,19 @@ func Build(config gateway.Config, settings Settings) (Resources, []model.Problem
 
 // builder collects the resources of one Build.
 type builder struct {
-	settings Settings
-	observe  gateway.Observe
-	listen   gateway.Listen
-	sharing  bool // there is a shared chain
-	trusted  bool // for connections of trusted proxies: withTrusted
-	chains   chainTable
-	clients  []gateway.ClientTLS
-	passed   int                          // server names that are handed on
-	origins  map[string][]model.ObjectRef // by Backend or EndpointSet
-	out      Resources
-	problems []model.Problem
-	packErr  error
+	settings    Settings
+	observe     gateway.Observe
+	listen      gateway.Listen
+	compression gateway.Compression
+	grpc        map[string]bool // Backends that speak HTTP/2
+	trusted     bool            // for connections of trusted proxies: withTrusted
+	chains      chainTable
+	clients     []gateway.ClientTLS
+	passed      int                          // server names that are handed on
+	origins     map[string][]model.ObjectRef // by Backend or EndpointSet
+	out         Resources
+	problems    []model.Problem
+	packErr     error
 }
 
 // message is what every generated Envoy type is.

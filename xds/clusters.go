@@ -75,6 +75,7 @@ func (b *builder) cluster(c gateway.Backend) *clusterv3.Cluster {
 		out.UpstreamConnectionOptions, out.UpstreamBindConfig = nil, nil
 	}
 	balance(out, c.Balance)
+	treatPods(out, c)
 	return out
 }
 

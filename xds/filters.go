@@ -1,6 +1,9 @@
 package xds
 
 import (
+	"net/http"
+	"slices"
+
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
@@ -21,6 +24,9 @@ import (
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"hythe.dev/hythe/gateway"
 )
 
 // The HTTP filters, in their order. The chain is the same for all hosts and never changes, since a changed listener drains
@@ -30,6 +36,7 @@ const (
 	filterPaths          = "envoy.filters.http.rbac" // always on: refuse.go
 	filterCustomResponse = "hythe.custom-response"
 	filterCORS           = "hythe.cors"
+	filterGRPCWeb        = "hythe.grpc-web"
 	filterSources        = "hythe.sources"
 	filterRateLimit      = "hythe.rate-limit"
 	filterBodySize       = "hythe.body-size"
@@ -53,7 +60,7 @@ func (b *builder) httpFilters() []*hcmv3.HttpFilter {
 func (b *builder) upgradeFilters() []*hcmv3.HttpFilter {
 	return b.filters(func(name string) bool {
 		switch name {
-		case filterCustomResponse, filterBodySize, filterGzip, filterBrotli, filterZstd:
+		case filterCustomResponse, filterGRPCWeb, filterBodySize, filterGzip, filterBrotli, filterZstd:
 			return false
 		}
 		return true
@@ -65,22 +72,23 @@ func (b *builder) filters(keep func(name string) bool) []*hcmv3.HttpFilter {
 	add := func(name string, config message) {
 		if keep(name) {
 			out = append(out, &hcmv3.HttpFilter{
-				Name: name, Disabled: true,
+				Name: name, Disabled: !b.compresses(name),
 				ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(config)},
 			})
 		}
 	}
 	add(filterCustomResponse, &customv3.CustomResponse{})
 	add(filterCORS, &corsv3.Cors{})
+	add(filterGRPCWeb, b.composite())
 	add(filterSources, &rbacv3.RBAC{})
 	add(filterRateLimit, &limitv3.LocalRateLimit{StatPrefix: "limit"})
 	add(filterBodySize, b.composite())
 	add(filterBasicAuth, b.composite())
 	add(filterExternalAuth, externalAuth())
 	add(filterHeaders, &mutationv3.HeaderMutation{})
-	add(filterGzip, b.compressor("gzip", &gzipv3.Gzip{}))
 	add(filterBrotli, b.compressor("brotli", &brotliv3.Brotli{}))
 	add(filterZstd, b.compressor("zstd", &zstdv3.Zstd{}))
+	add(filterGzip, b.compressor("gzip", &gzipv3.Gzip{}))
 	add(filterBandwidth, &faultv3.HTTPFault{})
 	add(filterSession, &sessionv3.StatefulSession{})
 	add(filterAnswers, b.composite())
@@ -95,8 +103,31 @@ func (b *builder) composite() *matchingv3.ExtensionWithMatcher {
 	}
 }
 
+// compressorNames are the names of the algorithms in those of filters.
+var compressorNames = map[gateway.Algorithm]string{gateway.Brotli: "brotli", gateway.Zstd: "zstd", gateway.Gzip: "gzip"}
+
+// compresses says whether a filter is on for all routes: those that compress, if the gateway does.
+func (b *builder) compresses(filter string) bool {
+	return slices.ContainsFunc(b.compression.Algorithms, func(a gateway.Algorithm) bool { return "hythe."+compressorNames[a] == filter })
+}
+
+// compressor compresses answers of some types that are not compressed yet, if the client takes it.
 func (b *builder) compressor(name string, library message) *compressorv3.Compressor {
-	return &compressorv3.Compressor{CompressorLibrary: &corev3.TypedExtensionConfig{Name: name, TypedConfig: b.any(library)}}
+	response := &compressorv3.Compressor_ResponseDirectionConfig{
+		CommonConfig: &compressorv3.Compressor_CommonDirectionConfig{ContentType: b.compression.Types},
+		// What is a part of a file is none of its compressed form.
+		UncompressibleResponseCodes: []uint32{http.StatusPartialContent},
+		WeakenEtagOnCompress:        true,
+	}
+	if b.compression.MinBytes != 0 {
+		response.CommonConfig.MinContentLength = wrapperspb.UInt32(b.compression.MinBytes)
+	}
+	return &compressorv3.Compressor{
+		CompressorLibrary:       &corev3.TypedExtensionConfig{Name: name, TypedConfig: b.any(library)},
+		ResponseDirectionConfig: response,
+		// Browsers name them all alike, gzip first.
+		ChooseFirst: len(b.compression.Algorithms) > 0 && name == compressorNames[b.compression.Algorithms[0]],
+	}
 }
 
 // always is the configuration for a route of a filter which knows none for routes: the filter in the chain is a composite

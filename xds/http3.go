@@ -22,15 +22,10 @@ const (
 	altServiceAge = 3600
 )
 
-// withHTTP3 reports whether the chain of a certificate has HTTP/3. What has no chain of its own has not: Envoy asks for no
-// certificates on demand there. Nor has the default certificate, but for what nobody shares a chain.
-func (b *builder) withHTTP3(certificate string) bool {
-	return b.listen.HTTP3 != 0 && (certificate != gateway.DefaultCertificateName || !b.sharing)
-}
-
-// altService tells browsers that a host is there by HTTP/3, and at which port they find it (RFC 7838, RFC 9114 section 3.1.1).
-func (b *builder) altService(certificate string) []*hcmv3.HttpFilter {
-	if !b.withHTTP3(certificate) || b.trusted {
+// altService tells browsers that a host is there by HTTP/3, and at which port they find it (RFC 7838, RFC 9114 section 3.1.1). It
+// is on the chains that addHTTP3 has, and not on those of trusted proxies, who come for others.
+func (b *builder) altService() []*hcmv3.HttpFilter {
+	if b.listen.HTTP3 == 0 || b.trusted {
 		return nil
 	}
 	return []*hcmv3.HttpFilter{{
@@ -41,7 +36,8 @@ func (b *builder) altService(certificate string) []*hcmv3.HttpFilter {
 	}}
 }
 
-// addHTTP3 adds the listener for QUIC, with the chains of certificates that have HTTP/3.
+// addHTTP3 adds the listener for QUIC, with the chains of certificates. The shared chain has no HTTP/3: Envoy asks for no
+// certificates on demand there. Nor have those that ask for clients' certificates.
 func (b *builder) addHTTP3(tls *listenerv3.Listener, certificates []gateway.Certificate) {
 	if b.listen.HTTP3 == 0 {
 		return
@@ -49,9 +45,8 @@ func (b *builder) addHTTP3(tls *listenerv3.Listener, certificates []gateway.Cert
 	resource := &Resource{Kind: Listener, Name: http3Listener, Clusters: b.collectors()}
 	own := map[string]bool{}
 	for _, c := range certificates {
-		if own[c.Name] = b.withHTTP3(c.Name); own[c.Name] {
-			resource.Needs = append(resource.Needs, c.Name)
-		}
+		own[c.Name] = true
+		resource.Needs = append(resource.Needs, c.Name)
 	}
 	b.contain(resource, "nobody comes by HTTP/3", func() {
 		l := b.listener(http3Listener, b.settings.HTTPS)
@@ -84,7 +79,7 @@ func (b *builder) http3Chain(of *listenerv3.FilterChain, name string) *listenerv
 	context := b.tlsContext(certificate)
 	context.CommonTlsContext.AlpnProtocols = []string{"h3"}
 	context.CommonTlsContext.TlsParams = TLSModern.parameters() // RFC 9001 section 4.2
-	manager := b.manager("http3", append(b.hsts(certificate), b.altService(certificate)...)...)
+	manager := b.manager("http3", append(b.hsts(certificate), b.altService()...)...)
 	manager.CodecType = hcmv3.HttpConnectionManager_HTTP3
 	manager.Http3ProtocolOptions = &corev3.Http3ProtocolOptions{QuicProtocolOptions: &corev3.QuicProtocolOptions{
 		MaxConcurrentStreams:        wrapperspb.UInt32(100),

@@ -163,7 +163,7 @@ func (b *builder) tlsChain(certificate string) *listenerv3.FilterChain {
 			Name:       "envoy.transport_sockets.tls",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(b.tlsContext(certificate))},
 		},
-		Filters: append(b.stateOf(stampValue(certificate)), b.httpFilter("https", append(b.hsts(certificate), b.altService(certificate)...)...)),
+		Filters: append(b.stateOf(stampValue(certificate)), b.httpFilter("https", append(b.hsts(certificate), b.altService()...)...)),
 	}
 }
 

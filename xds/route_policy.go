@@ -33,6 +33,7 @@ func (b *builder) served(r gateway.Route) []*routev3.Route {
 	p := r.Policy
 	b.authenticate(r, out)
 	b.ask(r, out)
+	b.takeGRPCWeb(r, out)
 	if p == nil {
 		b.changeHeaders(out, requestHeaders(r), nil)
 		return b.variants(r, out)

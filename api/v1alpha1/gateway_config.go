@@ -28,6 +28,10 @@ type GatewayConfigSpec struct {
 	Observe Observe `json:"observe,omitempty"`
 	// Listeners are for the whole gateway, too.
 	Listeners Listeners `json:"listeners,omitempty"`
+	// Pods holds for Services as long as they have no annotation for the same; for the whole gateway, too.
+	Pods PodDefaults `json:"pods,omitempty"`
+	// Compression of answers, for the whole gateway, too; absent for none.
+	Compression *Compression `json:"compression,omitempty"`
 }
 
 // GatewayDefaults are written as in annotations of ingress-nginx. What is absent stays the gateway's own default.
@@ -121,11 +125,36 @@ type Listeners struct {
 	TrustedProxies []string `json:"trustedProxies,omitempty"`
 	// HTTP3 serves hosts that have a certificate of their own by HTTP/3, too.
 	HTTP3 *HTTP3 `json:"http3,omitempty"`
+	// GRPCWeb makes gRPC of the gRPC-Web of browsers for pods that speak gRPC (backend-protocol); true if absent.
+	GRPCWeb *bool `json:"grpcWeb,omitempty"`
 	// TCPServices and UDPServices are ports that lead to Services of any namespace, by port, as in the ConfigMaps of
 	// ingress-nginx: "5432": "db/postgres:5432". A first :PROXY behind it expects the PROXY protocol of ProxyProtocolFrom, a
 	// second one speaks it to the Service.
 	TCPServices map[string]string `json:"tcpServices,omitempty"`
 	UDPServices map[string]string `json:"udpServices,omitempty"`
+}
+
+// PodDefaults are how endpoints of Services are treated; 0 leaves it to Kubernetes who is healthy.
+type PodDefaults struct {
+	// EjectAfter is the number of answers of 500 and more in a row after which an endpoint gets no request for some seconds
+	// (hythe.dev/eject-after-errors).
+	EjectAfter int32 `json:"ejectAfterErrors,omitempty"`
+	// MaxConnections and MaxRequests are what one gateway has open to a Service (hythe.dev/max-connections, -requests).
+	MaxConnections int32 `json:"maxConnections,omitempty"`
+	MaxRequests    int32 `json:"maxRequests,omitempty"`
+	// SlowStart is for how many seconds a new endpoint gets less than its share (hythe.dev/slow-start-seconds).
+	SlowStart int32 `json:"slowStartSeconds,omitempty"`
+}
+
+// Compression says which answers are compressed, if the client takes it and they are not yet. Where an answer holds both a
+// secret and what the request said, its compressed length tells of the secret.
+type Compression struct {
+	// Algorithms are br, zstd and gzip, in that order if empty. The first one is taken if the client takes all alike.
+	Algorithms []string `json:"algorithms,omitempty"`
+	// Types are media types, as "text/html"; text and what is like it if empty.
+	Types []string `json:"types,omitempty"`
+	// MinBytes is the least Content-Length; 256 if absent.
+	MinBytes int32 `json:"minBytes,omitempty"`
 }
 
 // HTTP3 is how clients find it.
@@ -155,7 +184,10 @@ func (c *GatewayConfig) DeepCopy() *GatewayConfig {
 	}
 	l := &out.Spec.Listeners
 	l.ProxyProtocolFrom, l.TrustedProxies = slices.Clone(l.ProxyProtocolFrom), slices.Clone(l.TrustedProxies)
-	l.HTTP3 = copied(l.HTTP3)
+	l.HTTP3, l.GRPCWeb = copied(l.HTTP3), copied(l.GRPCWeb)
+	if out.Spec.Compression = copied(out.Spec.Compression); out.Spec.Compression != nil {
+		out.Spec.Compression.Algorithms, out.Spec.Compression.Types = slices.Clone(out.Spec.Compression.Algorithms), slices.Clone(out.Spec.Compression.Types)
+	}
 	l.TCPServices, l.UDPServices = maps.Clone(l.TCPServices), maps.Clone(l.UDPServices)
 	out.Spec.Observe.AccessLog.SamplePerMille = copied(out.Spec.Observe.AccessLog.SamplePerMille)
 	return &out

@@ -50,6 +50,18 @@ const (
 	// ProxyProtocolAnnotation on a Service is the version of the PROXY protocol, v1 or v2, with which the gateway begins
 	// connections to it: those of TCP that are exposed by port or passed through, but not those for requests.
 	ProxyProtocolAnnotation = Group + "/proxy-protocol"
+	// HealthCheckAnnotation on a Service makes each gateway ask its endpoints: a path, as /healthz, that is answered 200; tcp;
+	// or grpc (grpc.health.v1). HealthIntervalAnnotation is the time between two checks in seconds; 10 if absent.
+	HealthCheckAnnotation    = Group + "/health-check"
+	HealthIntervalAnnotation = Group + "/health-check-seconds"
+	// EjectAfterAnnotation on a Service is the number of answers of 500 and more in a row after which an endpoint gets no request
+	// for some seconds.
+	EjectAfterAnnotation = Group + "/eject-after-errors"
+	// MaxConnectionsAnnotation and MaxRequestsAnnotation on a Service bound what one gateway has open to it.
+	MaxConnectionsAnnotation = Group + "/max-connections"
+	MaxRequestsAnnotation    = Group + "/max-requests"
+	// SlowStartAnnotation on a Service is for how many seconds a new endpoint gets less than its share.
+	SlowStartAnnotation = Group + "/slow-start-seconds"
 	// EndpointGoneAnnotation on a Service says what becomes of TCP connections to endpoints that are gone: EndpointGoneReset
 	// or EndpointGoneKeep. Without it the node's setting holds.
 	EndpointGoneAnnotation = Group + "/endpoint-gone"

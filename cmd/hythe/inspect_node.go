@@ -187,7 +187,7 @@ func isPod(s *model.Snapshot, node string, to netip.AddrPort) bool {
 	if n := s.Nodes[node]; n != nil && slices.ContainsFunc(n.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(to.Addr()) }) {
 		return true
 	}
-	for _, endpoints := range s.Endpoints {
+	for _, endpoints := range s.Endpoints.All() {
 		for _, port := range endpoints.Ports {
 			if slices.ContainsFunc(port.Endpoints, func(e model.Endpoint) bool { return e.AddrPort == to }) {
 				return true

@@ -53,7 +53,7 @@ func TestInspectSendsNowhereElse(t *testing.T) {
 	if got, err := pod("127.1.0.9:1", "tcp"); err != nil || !got.Asked {
 		t.Errorf("an address in the node's range: %+v, %v", got, err)
 	}
-	s.Endpoints = map[model.Key]*model.ServiceEndpoints{{Name: "a"}: {Ports: []model.PortEndpoints{{Endpoints: []model.Endpoint{{AddrPort: open}}}}}}
+	s.Endpoints = model.ObjectsOf(map[model.Key]*model.ServiceEndpoints{{Name: "a"}: {Ports: []model.PortEndpoints{{Endpoints: []model.Endpoint{{AddrPort: open}}}}}})
 	if got, err := pod(open.String(), "tcp"); err != nil || !got.Connected {
 		t.Errorf("an endpoint: %+v, %v", got, err)
 	}

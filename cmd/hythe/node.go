@@ -401,10 +401,20 @@ func (n *node) setOverlay(ctx context.Context, s *model.Snapshot) ([]model.Probl
 func (n *node) setProxy(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
 	n.health.Queued()
 	problems, err := n.setServices(ctx, s)
-	if err == nil {
+	if whole, _ := isWhole(err); whole {
 		n.health.Applied()
 	}
 	return problems, err
+}
+
+// isWhole says whether the kernel has all that it was given, but for the frontends that it refused: they are no reason to take the node
+// for one that hangs.
+func isWhole(err error) (whole bool, refused []proxy.Frontend) {
+	var r *nft.RefusedError
+	if errors.As(err, &r) {
+		return true, r.Frontends
+	}
+	return err == nil, nil
 }
 
 func (n *node) setServices(ctx context.Context, s *model.Snapshot) ([]model.Problem, error) {
@@ -422,7 +432,8 @@ func (n *node) setServices(ctx context.Context, s *model.Snapshot) ([]model.Prob
 		n.log.Warn("the kernel's times for silent TCP connections stay as they are", "error", tuned)
 	}
 	if !s.Recalled { // a flow may be to an endpoint that came later: the API server's own state tells
-		n.flows.Set(state, err == nil)
+		whole, refused := isWhole(err)
+		n.flows.Set(state, whole, refused...)
 	}
 	if n.local != nil {
 		n.local.Set(state)

@@ -120,7 +120,7 @@ func (c *controller) release(ctx context.Context, out io.Writer) error {
 func (c *controller) released(s *model.Snapshot) bool {
 	state, _ := lb.Build(s, c.settings)
 	return len(s.Claims) == 0 && len(s.Reports) == 0 && !slices.ContainsFunc(state.Services, func(o lb.ServiceStatus) bool {
-		svc := s.Services[o.Service]
+		svc := s.Services.Get(o.Service)
 		return len(svc.Status.LoadBalancer.Ingress) != len(o.Ingress) || len(svc.Finalizers) > 0 != o.Finalizer
 	})
 }

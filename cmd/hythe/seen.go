@@ -25,7 +25,7 @@ func (c *controller) readSeen() {
 	c.seen, err = seen.Read(path)
 	missing := errors.Is(err, fs.ErrNotExist)
 	held := c.held()
-	if err == nil || missing && len(held.Claims)+len(held.Services)+len(held.Ingresses)+len(held.Pools) == 0 {
+	if err == nil || missing && len(held.Claims)+held.Services.Len()+held.Ingresses.Len()+len(held.Pools) == 0 {
 		return // nothing was lost, or this is the first start
 	}
 	what := "It is gone"

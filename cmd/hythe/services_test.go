@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -56,6 +57,24 @@ func TestServiceFlags(t *testing.T) {
 	}
 }
 
+// TestIsWhole: what the kernel refuses of one Service neither makes the node unwell nor has the flows of all others looked at each time.
+func TestIsWhole(t *testing.T) {
+	f := proxy.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Protocol: proxy.TCP, Port: 80}
+	for name, c := range map[string]struct {
+		err     error
+		whole   bool
+		refused int
+	}{
+		"nothing wrong": {nil, true, 0},
+		"a refusal":     {fmt.Errorf("set table: %w", &nft.RefusedError{Frontends: []proxy.Frontend{f}}), true, 1},
+		"a failure":     {fmt.Errorf("set table: %w", os.ErrDeadlineExceeded), false, 0},
+	} {
+		if whole, refused := isWhole(c.err); whole != c.whole || len(refused) != c.refused {
+			t.Errorf("%s: %v %v", name, whole, refused)
+		}
+	}
+}
+
 // servicesNode is a node that brings Services into the network namespace of the test.
 func servicesNode(t *testing.T) *node {
 	t.Helper()
@@ -84,9 +103,9 @@ func TestServicesOfNode(t *testing.T) {
 	key := model.Key{Namespace: "shop", Name: "web"}
 	s := &model.Snapshot{
 		Nodes: map[string]*model.Node{"n1": {Name: "n1"}},
-		Services: map[model.Key]*corev1.Service{key: {ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Spec: corev1.ServiceSpec{
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: {ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Spec: corev1.ServiceSpec{
 			Type: corev1.ServiceTypeLoadBalancer, ClusterIP: "10.96.0.1", ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, HealthCheckNodePort: 32000,
-			Ports: []corev1.ServicePort{{Port: 80}}}}},
+			Ports: []corev1.ServicePort{{Port: 80}}}}}),
 		ServiceCIDRs: map[string]*networkingv1.ServiceCIDR{"kubernetes": {Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}},
 	}
 	if problems, err := n.setProxy(t.Context(), s); err != nil || len(problems) > 0 {
@@ -120,10 +139,10 @@ func TestFlowsOfRecalledState(t *testing.T) {
 	s := &model.Snapshot{
 		Recalled: true,
 		Nodes:    map[string]*model.Node{"n1": {Name: "n1"}},
-		Services: map[model.Key]*corev1.Service{key: {ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Spec: corev1.ServiceSpec{
-			ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}}}}},
-		Endpoints: map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{{Protocol: corev1.ProtocolUDP,
-			Endpoints: []model.Endpoint{{AddrPort: netip.MustParseAddrPort("10.244.0.2:53"), Ready: true, Serving: true}}}}}},
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: {ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Spec: corev1.ServiceSpec{
+			ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}}}}}),
+		Endpoints: model.ObjectsOf(map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{{Protocol: corev1.ProtocolUDP,
+			Endpoints: []model.Endpoint{{AddrPort: netip.MustParseAddrPort("10.244.0.2:53"), Ready: true, Serving: true}}}}}}),
 	}
 	const newer = "10.244.0.9"
 	flow(t, "-I", "-p", "udp", "-s", "10.244.0.5", "-d", "10.96.0.1", "--orig-port-src", "5000", "--orig-port-dst", "53", "-r", newer, "-q", "10.244.0.5",

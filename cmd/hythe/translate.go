@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -135,7 +134,7 @@ func (o *translateOptions) run(stdout, stderr io.Writer, now time.Time) error {
 		return err
 	}
 	problems = model.SortProblems(problems)
-	if len(snapshot.Ingresses) == 0 {
+	if snapshot.Ingresses.Len() == 0 {
 		fmt.Fprintln(stderr, "The input holds no Ingress (networking.k8s.io/v1) that could be read.")
 	}
 	writeNotes(stderr, problems, skipped)
@@ -393,26 +392,25 @@ func colours(w io.Writer) (bold, plain string) {
 // assumeServices returns s with a Service for each that an Ingress names and that is not there.
 func assumeServices(s *model.Snapshot) *model.Snapshot {
 	out := *s
-	out.Services = maps.Clone(s.Services)
 	assume := func(namespace string, b *networkingv1.IngressBackend) {
 		if b == nil || b.Service == nil || b.Service.Name == "" {
 			return
 		}
 		key := model.Key{Namespace: namespace, Name: b.Service.Name}
-		if s.Services[key] != nil {
+		if s.Services.Get(key) != nil {
 			return // a wrong port of a Service that is there should show
 		}
 		service := &corev1.Service{}
-		if known := out.Services[key]; known != nil {
+		if known := out.Services.Get(key); known != nil {
 			service = known
 		}
 		service.Namespace, service.Name = key.Namespace, key.Name
 		service.Spec.Ports = append(service.Spec.Ports, corev1.ServicePort{
 			Name: b.Service.Port.Name, Port: b.Service.Port.Number, Protocol: corev1.ProtocolTCP,
 		})
-		out.Services[key] = service
+		out.Services = out.Services.With(key, service)
 	}
-	for key, ing := range s.Ingresses {
+	for key, ing := range s.Ingresses.All() {
 		assume(key.Namespace, ing.Spec.DefaultBackend)
 		for _, rule := range ing.Spec.Rules {
 			if rule.HTTP == nil {

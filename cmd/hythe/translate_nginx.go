@@ -62,7 +62,7 @@ func migrate(s *model.Snapshot, problems []model.Problem, skipped []gateway.Skip
 		m.Skipped = append(m.Skipped, translatedSkip{i.Ingress.String(), i.Class, i.Reason})
 	}
 	settings := map[model.ObjectRef][]migratedSetting{}
-	for key, ing := range s.Ingresses {
+	for key, ing := range s.Ingresses.All() {
 		if ing == nil || foreign[key] {
 			continue
 		}

@@ -196,15 +196,17 @@ func (s *space) again(ctx context.Context, p programs) (n float64, err error) {
 
 // snapshot is the world as a Snapshot.
 func (w world) snapshot() *model.Snapshot {
-	s := &model.Snapshot{Services: map[model.Key]*corev1.Service{}, Endpoints: map[model.Key]*model.ServiceEndpoints{}, Nodes: map[string]*model.Node{
+	services, endpoints := map[model.Key]*corev1.Service{}, map[model.Key]*model.ServiceEndpoints{}
+	s := &model.Snapshot{Nodes: map[string]*model.Node{
 		nodeName:  {Name: nodeName, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}},
 		otherNode: {Name: otherNode, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.12")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
 	}}
 	for i := range w.services {
 		svc := w.service(i)
 		k := model.Key{Namespace: svc.Namespace, Name: svc.Name}
-		s.Services[k], s.Endpoints[k] = svc, endpointsOf(w.addresses(i))
+		services[k], endpoints[k] = svc, endpointsOf(w.addresses(i))
 	}
+	s.Services, s.Endpoints = model.ObjectsOf(services), model.ObjectsOf(endpoints)
 	return s
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"syscall"
@@ -213,13 +212,12 @@ func (w world) updates(ctx context.Context, changes int) (out []float64, err err
 	if err := table.Set(ctx, state); err != nil {
 		return nil, err
 	}
-	keys := model.SortedKeys(s.Endpoints)
+	keys := s.Endpoints.SortedKeys()
 	for n := range changes {
 		next, key := *s, keys[n%len(keys)]
-		next.Endpoints = maps.Clone(s.Endpoints)
 		addresses := w.addresses(n % w.services)
 		addresses[0] = endpoint(freshAddress + n)
-		next.Endpoints[key] = endpointsOf(addresses)
+		next.Endpoints = s.Endpoints.With(key, endpointsOf(addresses))
 		s = history.Note(&next, []model.Key{key}, false)
 		begin := time.Now()
 		change, _, ok := builder.Update(s, nodeName, proxy.DefaultSettings())

@@ -56,9 +56,9 @@ func TestClusterOf(t *testing.T) {
 	}
 	s := &model.Snapshot{
 		Nodes: map[string]*model.Node{"b": node("b", "192.0.2.2", "10.1.2.0/24"), "a": node("a", "192.0.2.1", "10.1.1.0/24")},
-		Services: map[model.Key]*corev1.Service{
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{
 			{Name: "x"}: service("10.96.0.1"), {Name: "y"}: service("10.96.0.200"), {Name: "z"}: service("None"), {Name: "6"}: service("fd00::1:5"),
-		},
+		}),
 		Pools: map[string]*v1alpha1.AddressPool{"edge": {
 			ObjectMeta: metav1.ObjectMeta{Name: "edge"}, Spec: v1alpha1.AddressPoolSpec{Addresses: []string{"198.51.100.0/30", "no address"}},
 		}},

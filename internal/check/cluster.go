@@ -24,7 +24,7 @@ func ClusterOf(s *model.Snapshot, self string) Cluster {
 		c.Peers = append(c.Peers, p)
 	}
 	slices.SortFunc(c.Peers, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
-	for _, svc := range s.Services {
+	for _, svc := range s.Services.All() {
 		for _, text := range append(slices.Clone(svc.Spec.ClusterIPs), svc.Spec.ClusterIP) {
 			if a, err := netip.ParseAddr(text); err == nil {
 				c.Services = append(c.Services, block(a))

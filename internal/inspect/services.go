@@ -17,9 +17,9 @@ import (
 // from its kernel. read is nil where there is no table.
 func Services(s *model.Snapshot, want, read map[proxy.Frontend]proxy.Backends) []ServiceAnswer {
 	vips := claimedBy(s)
-	out := make([]ServiceAnswer, 0, len(s.Services))
-	for _, key := range model.SortedKeys(s.Services) {
-		svc := s.Services[key]
+	out := make([]ServiceAnswer, 0, s.Services.Len())
+	for _, key := range s.Services.SortedKeys() {
+		svc := s.Services.Get(key)
 		a := ServiceAnswer{
 			Namespace: key.Namespace, Name: key.Name, Type: string(cmp.Or(svc.Spec.Type, corev1.ServiceTypeClusterIP)),
 			Since: svc.CreationTimestamp.Time,
@@ -30,7 +30,7 @@ func Services(s *model.Snapshot, want, read map[proxy.Frontend]proxy.Backends) [
 		if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 			a.VIPs = vips[key]
 		}
-		a.Ready, a.Total = count(s.Endpoints[key])
+		a.Ready, a.Total = count(s.Endpoints.Get(key))
 		for _, f := range frontendsOf(svc, a.VIPs) {
 			if backends, wanted := want[f]; wanted {
 				a.Frontends = append(a.Frontends, frontend(f, backends, read))

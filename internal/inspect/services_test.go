@@ -28,7 +28,7 @@ func TestServicesTellDifferences(t *testing.T) {
 		Ports: []corev1.ServicePort{{Port: 80, NodePort: 30080}},
 	}}
 	s := &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{key: svc},
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: svc}),
 		Claims: map[string]*v1alpha1.AddressClaim{"192.0.2.100": {Spec: v1alpha1.AddressClaimSpec{
 			Address: "192.0.2.100", Services: []v1alpha1.ServiceRef{{Namespace: "shop", Name: "web"}},
 		}}},

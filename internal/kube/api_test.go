@@ -123,7 +123,9 @@ func anySnapshot(*model.Snapshot) bool { return true }
 
 // hasService is the property that a Service of the namespace default exists.
 func hasService(name string) func(*model.Snapshot) bool {
-	return func(s *model.Snapshot) bool { return s.Services[model.Key{Namespace: "default", Name: name}] != nil }
+	return func(s *model.Snapshot) bool {
+		return s.Services.Get(model.Key{Namespace: "default", Name: name}) != nil
+	}
 }
 
 func service(name string) string {
@@ -162,18 +164,18 @@ func dump(t *testing.T, s *kubetest.Server) string {
 
 // trimAll trims the objects of a Snapshot that was read from files.
 func trimAll(s *model.Snapshot) {
-	for _, o := range s.Ingresses {
+	for _, o := range s.Ingresses.All() {
 		trim(o, true)
 	}
 	for _, o := range s.IngressClasses {
 		trim(o, true)
 	}
-	for _, o := range s.Services {
+	for _, o := range s.Services.All() {
 		trim(o, true)
 	}
-	for key, o := range s.Secrets {
+	for key, o := range s.Secrets.All() {
 		if trim(o, true); !used(o) {
-			delete(s.Secrets, key)
+			s.Secrets = s.Secrets.Without(key)
 		}
 	}
 	for _, o := range s.Pools {
@@ -208,9 +210,9 @@ func snapshotJSON(t *testing.T, s *model.Snapshot) string {
 	return string(data)
 }
 
-func byString[V any](m map[model.Key]V) map[string]V {
+func byString[V any](m model.Objects[V]) map[string]V {
 	out := map[string]V{}
-	for k, v := range m {
+	for k, v := range m.All() {
 		out[k.String()] = v
 	}
 	return out
@@ -251,9 +253,9 @@ func TestAPIEqualsFiles(t *testing.T) {
 	}
 	trimAll(want)
 	compareSnapshots(t, "API and files", got, want)
-	for key := range want.Services {
-		if !reflect.DeepEqual(got.Services[key], want.Services[key]) {
-			t.Errorf("Service %s differs by more than text: %s", key, cmp.Diff(want.Services[key], got.Services[key]))
+	for key := range want.Services.All() {
+		if !reflect.DeepEqual(got.Services.Get(key), want.Services.Get(key)) {
+			t.Errorf("Service %s differs by more than text: %s", key, cmp.Diff(want.Services.Get(key), got.Services.Get(key)))
 		}
 	}
 	// What no default of the API server touches is as people wrote it.
@@ -262,10 +264,10 @@ func TestAPIEqualsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	web := model.Key{Namespace: "shop", Name: "web"}
-	if !reflect.DeepEqual(got.Endpoints[web], written.Endpoints[web]) {
-		t.Errorf("endpoints: %s", cmp.Diff(written.Endpoints[web], got.Endpoints[web]))
+	if !reflect.DeepEqual(got.Endpoints.Get(web), written.Endpoints.Get(web)) {
+		t.Errorf("endpoints: %s", cmp.Diff(written.Endpoints.Get(web), got.Endpoints.Get(web)))
 	}
-	if n := len(got.Endpoints[web].Ports[0].Endpoints); n != 4 {
+	if n := len(got.Endpoints.Get(web).Ports[0].Endpoints); n != 4 {
 		t.Errorf("%d endpoints, want 4", n)
 	}
 	if !slices.Equal(got.Nodes["n1"].PodCIDRs, written.Nodes["n1"].PodCIDRs) || !slices.Equal(got.Nodes["n1"].Addresses, written.Nodes["n1"].Addresses) {
@@ -273,15 +275,15 @@ func TestAPIEqualsFiles(t *testing.T) {
 	}
 	for _, name := range []string{"shop-tls", "old-tls", "password"} {
 		key := model.Key{Namespace: "shop", Name: name}
-		if secret, want := got.Secrets[key], name != "password"; (secret != nil) != want || want && len(secret.Data) != 2 {
+		if secret, want := got.Secrets.Get(key), name != "password"; (secret != nil) != want || want && len(secret.Data) != 2 {
 			t.Errorf("Secret %s = %v", name, secret != nil)
 		}
 	}
 
 	t.Run("only TLS Secrets", func(t *testing.T) {
 		f := follow(t, s.Config(), APIOptions{Kinds: []string{"Secret"}})
-		if got := f.until("anything", anySnapshot); len(got.Secrets) != 1 {
-			t.Errorf("%d Secrets, want only the one of type kubernetes.io/tls", len(got.Secrets))
+		if got := f.until("anything", anySnapshot); got.Secrets.Len() != 1 {
+			t.Errorf("%d Secrets, want only the one of type kubernetes.io/tls", got.Secrets.Len())
 		}
 	})
 	t.Run("headless slices", func(t *testing.T) { testHeadless(t, s, f) })
@@ -296,14 +298,14 @@ func testChanges(t *testing.T, s *kubetest.Server, f *follower) {
 	cart := model.Key{Namespace: "shop", Name: "cart"}
 	s.Apply(`{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: cart-1, namespace: shop, labels: {kubernetes.io/service-name: cart}},
 addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [10.244.1.7]}]}`)
-	after := f.until("endpoints of cart", func(s *model.Snapshot) bool { return s.Endpoints[cart] != nil })
-	if before.Endpoints[shop] != after.Endpoints[shop] {
+	after := f.until("endpoints of cart", func(s *model.Snapshot) bool { return s.Endpoints.Get(cart) != nil })
+	if before.Endpoints.Get(shop) != after.Endpoints.Get(shop) {
 		t.Error("the endpoints of another Service were made anew")
 	}
-	if before.Endpoints[cart] != nil {
+	if before.Endpoints.Get(cart) != nil {
 		t.Error("an old Snapshot was changed")
 	}
-	if reflect.ValueOf(before.Services).Pointer() != reflect.ValueOf(after.Services).Pointer() {
+	if !before.Services.Same(after.Services) {
 		t.Error("the map of Services was copied, though none changed")
 	}
 	// A heartbeat of a Node and a label of a slice are no change.
@@ -311,7 +313,7 @@ addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [1
 	s.Do(http.MethodPatch, "/api/v1/nodes/n1/status", []byte(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":"again","lastHeartbeatTime":"2026-02-01T00:00:00Z","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`))
 	s.Do(http.MethodPatch, kubetest.Path("discovery.k8s.io/v1", "EndpointSlice", "shop", "web-1"), []byte(`{"metadata":{"labels":{"other":"value"}}}`))
 	s.Delete("discovery.k8s.io/v1", "EndpointSlice", "shop", "cart-1")
-	f.until("no endpoints of cart", func(s *model.Snapshot) bool { return s.Endpoints[cart] == nil })
+	f.until("no endpoints of cart", func(s *model.Snapshot) bool { return s.Endpoints.Get(cart) == nil })
 	if more := len(f.snapshots()) - n; more != 1 {
 		t.Errorf("%d Snapshots after one real change, want 1", more)
 	}
@@ -321,7 +323,7 @@ addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [1
 func testHeadless(t *testing.T, s *kubetest.Server, f *follower) {
 	key := model.Key{Namespace: "shop", Name: "bare"}
 	has := func(want bool) func(*model.Snapshot) bool {
-		return func(s *model.Snapshot) bool { return s.Endpoints[key] != nil == want }
+		return func(s *model.Snapshot) bool { return s.Endpoints.Get(key) != nil == want }
 	}
 	const slice = `{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: bare-1, namespace: shop, labels: {kubernetes.io/service-name: bare}},
 addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [10.244.1.8]}]}`
@@ -383,8 +385,8 @@ func TestAPILost(t *testing.T) {
 	never := func(t *testing.T, since int) {
 		t.Helper()
 		for _, got := range f.snapshots()[since:] {
-			if len(got.Services) < len(first.Services) || len(got.Endpoints) < len(first.Endpoints) || len(got.Nodes) < len(first.Nodes) ||
-				len(got.Ingresses) < len(first.Ingresses) || len(got.Claims) < len(first.Claims) {
+			if got.Services.Len() < first.Services.Len() || got.Endpoints.Len() < first.Endpoints.Len() || len(got.Nodes) < len(first.Nodes) ||
+				got.Ingresses.Len() < first.Ingresses.Len() || len(got.Claims) < len(first.Claims) {
 				t.Fatal("a Snapshot lacks objects that were never deleted")
 			}
 		}
@@ -487,23 +489,23 @@ func TestAPIHistoryGone(t *testing.T) {
 		t.Error("no watch was refused for its age: this test did not see what it is for")
 	}
 	for _, got := range f.snapshots()[1:] {
-		for key := range first.Services {
-			if got.Services[key] == nil && key.Name != "goes" {
+		for key := range first.Services.All() {
+			if got.Services.Get(key) == nil && key.Name != "goes" {
 				t.Fatalf("a Snapshot lacks Service %s, which was never deleted", key)
 			}
 		}
-		if len(got.Endpoints) != len(first.Endpoints) || len(got.Nodes) != len(first.Nodes) || len(got.Claims) != len(first.Claims) {
+		if got.Endpoints.Len() != first.Endpoints.Len() || len(got.Nodes) != len(first.Nodes) || len(got.Claims) != len(first.Claims) {
 			t.Fatal("a Snapshot lacks objects that were never deleted")
 		}
 	}
-	worlds := map[uintptr]bool{} // others differ by the Problem that the API server is away
+	worlds := map[model.Objects[*corev1.Service]]bool{} // others differ by the Problem that the API server is away
 	for _, got := range f.snapshots() {
-		worlds[reflect.ValueOf(got.Services).Pointer()] = true
+		worlds[got.Services] = true
 	}
 	if len(worlds) > 3 {
 		t.Errorf("Services changed %d times by two changes", len(worlds)-1)
 	}
-	if last.Endpoints[model.Key{Namespace: "shop", Name: "web"}] != first.Endpoints[model.Key{Namespace: "shop", Name: "web"}] {
+	if last.Endpoints.Get(model.Key{Namespace: "shop", Name: "web"}) != first.Endpoints.Get(model.Key{Namespace: "shop", Name: "web"}) {
 		t.Error("the new list made endpoints anew that did not change")
 	}
 }

@@ -30,12 +30,7 @@ type document struct {
 // first of two objects with the same name stands and the second is a Problem.
 func assemble(layers ...[]document) *model.Snapshot {
 	s := &model.Snapshot{
-		Ingresses:      map[model.Key]*networkingv1.Ingress{},
 		IngressClasses: map[string]*networkingv1.IngressClass{},
-		Services:       map[model.Key]*corev1.Service{},
-		Endpoints:      map[model.Key]*model.ServiceEndpoints{},
-		Secrets:        map[model.Key]*corev1.Secret{},
-		ConfigMaps:     map[model.Key]*corev1.ConfigMap{},
 		Nodes:          map[string]*model.Node{},
 		Pools:          map[string]*v1alpha1.AddressPool{},
 		GatewayConfigs: map[string]*v1alpha1.GatewayConfig{},
@@ -43,7 +38,7 @@ func assemble(layers ...[]document) *model.Snapshot {
 		Reports:        map[string]*v1alpha1.Report{},
 		ServiceCIDRs:   map[string]*networkingv1.ServiceCIDR{},
 	}
-	slicesByName := map[model.Key]*endpointSlice{}
+	p := newPile(s)
 	times := timesOf(layers)
 	for _, layer := range layers {
 		files := map[string]string{} // by object
@@ -57,11 +52,11 @@ func assemble(layers ...[]document) *model.Snapshot {
 					continue
 				}
 				files[ref.String()] = d.name
-				put(s, slicesByName, created(object, times))
+				p.put(created(object, times))
 			}
 		}
 	}
-	s.Endpoints = mergeSlices(slicesByName)
+	p.done()
 	s.Problems = model.SortProblems(s.Problems)
 	return s
 }
@@ -150,40 +145,60 @@ func kindOf(o metav1.Object) string {
 	return "Object"
 }
 
-func put(s *model.Snapshot, endpointSlices map[model.Key]*endpointSlice, object metav1.Object) {
+// A pile is a Snapshot that is being made of objects.
+type pile struct {
+	*model.Snapshot
+
+	ingresses  *model.ObjectsEdit[*networkingv1.Ingress]
+	services   *model.ObjectsEdit[*corev1.Service]
+	secrets    *model.ObjectsEdit[*corev1.Secret]
+	configMaps *model.ObjectsEdit[*corev1.ConfigMap]
+	slices     map[model.Key]*endpointSlice
+}
+
+func newPile(s *model.Snapshot) pile {
+	return pile{s, s.Ingresses.Edit(), s.Services.Edit(), s.Secrets.Edit(), s.ConfigMaps.Edit(), map[model.Key]*endpointSlice{}}
+}
+
+func (p pile) done() {
+	p.Ingresses, p.Services, p.Secrets, p.ConfigMaps = p.ingresses.Objects(), p.services.Objects(), p.secrets.Objects(), p.configMaps.Objects()
+	p.Endpoints = model.ObjectsOf(mergeSlices(p.slices))
+}
+
+func (p pile) put(object metav1.Object) {
 	switch o := object.(type) {
 	case *networkingv1.Ingress:
-		s.Ingresses[keyOf(o)] = o
+		p.ingresses.Set(keyOf(o), o)
 	case *networkingv1.IngressClass:
-		s.IngressClasses[o.Name] = o
+		p.IngressClasses[o.Name] = o
 	case *networkingv1.ServiceCIDR:
-		s.ServiceCIDRs[o.Name] = o
+		p.ServiceCIDRs[o.Name] = o
 	case *corev1.Service:
-		s.Services[keyOf(o)] = o
+		p.services.Set(keyOf(o), o)
 	case *corev1.Secret:
-		s.Secrets[keyOf(o)] = o
+		p.secrets.Set(keyOf(o), o)
 	case *corev1.ConfigMap:
-		s.ConfigMaps[keyOf(o)] = o
+		p.configMaps.Set(keyOf(o), o)
 	case *corev1.Node:
 		node, problems := convertNode(o)
-		s.Nodes[o.Name] = node
-		s.Problems = append(s.Problems, problems...)
+		p.Nodes[o.Name] = node
+		p.Problems = append(p.Problems, problems...)
 	case *corev1.Endpoints: //nolint:staticcheck // see decode.New
 		for i, slice := range mirror(o) {
 			key := keyOf(o)
 			key.Name += fmt.Sprintf("/%d", i) // no EndpointSlice can have that name
-			endpointSlices[key] = compactSlice(slice)
+			p.slices[key] = compactSlice(slice)
 		}
 	case *discoveryv1.EndpointSlice:
-		endpointSlices[keyOf(o)] = compactSlice(o)
+		p.slices[keyOf(o)] = compactSlice(o)
 	case *v1alpha1.AddressPool:
-		s.Pools[o.Name] = o
+		p.Pools[o.Name] = o
 	case *v1alpha1.AddressClaim:
-		s.Claims[o.Name] = o
+		p.Claims[o.Name] = o
 	case *v1alpha1.Report:
-		s.Reports[o.Name] = o
+		p.Reports[o.Name] = o
 	case *v1alpha1.GatewayConfig:
-		s.GatewayConfigs[o.Name] = o
+		p.GatewayConfigs[o.Name] = o
 	}
 }
 

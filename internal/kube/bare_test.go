@@ -48,7 +48,7 @@ func TestKindNotServed(t *testing.T) {
 				}
 				return
 			}
-			if s == nil || len(s.Services) != 3 || reasons(s) != "KindNotServed" || w.FromCache() {
+			if s == nil || s.Services.Len() != 3 || reasons(s) != "KindNotServed" || w.FromCache() {
 				t.Fatalf("Snapshot %+v", s)
 			}
 			f.set("addresspools", pool)
@@ -70,7 +70,7 @@ func TestBareCluster(t *testing.T) {
 	s := kubetest.Start(t)
 	f := follow(t, s.Config(), APIOptions{Kinds: NodeKinds(), Bare: true})
 	f.until("Services without custom resources", func(last *model.Snapshot) bool {
-		return len(last.Services) > 0 && reasons(last) == "KindNotServed"
+		return last.Services.Len() > 0 && reasons(last) == "KindNotServed"
 	})
 	s.InstallCRDs(crds)
 	s.Apply(`{apiVersion: hythe.dev/v1alpha1, kind: AddressClaim, metadata: {name: 203.0.113.10},

@@ -64,8 +64,8 @@ func TestOlderServer(t *testing.T) {
 		older.Store(true)
 		f.set("services", append(services(4), fakeService("of-the-backup"))...)
 		f.leave(false) // ends the watch
-		if s := w.last(10 * time.Second); len(s.Services) != 5 || len(s.Problems) != 0 {
-			t.Errorf("%d Services, problems %v; want 5 and none", len(s.Services), s.Problems)
+		if s := w.last(10 * time.Second); s.Services.Len() != 5 || len(s.Problems) != 0 {
+			t.Errorf("%d Services, problems %v; want 5 and none", s.Services.Len(), s.Problems)
 		}
 	})
 }
@@ -84,8 +84,8 @@ func TestReadAnewAfterLong(t *testing.T) {
 			w.last(away)
 			f.set("services", append(services(4), fakeService("of-the-backup"))...) // and no watch tells
 			f.leave(false)
-			if s := w.last(20 * time.Second); len(s.Services) != want || len(s.Problems) != 0 {
-				t.Errorf("away for %s: %d Services, problems %v; want %d and none", away, len(s.Services), s.Problems, want)
+			if s := w.last(20 * time.Second); s.Services.Len() != want || len(s.Problems) != 0 {
+				t.Errorf("away for %s: %d Services, problems %v; want %d and none", away, s.Services.Len(), s.Problems, want)
 			}
 		})
 	}
@@ -121,8 +121,8 @@ func TestForbidden(t *testing.T) {
 			}
 			n := w.count()
 			f.send("services", "ADDED", fakeService("more"))
-			if s = w.last(time.Second); len(s.Services) != 4 {
-				t.Errorf("%s: %d Services", verb, len(s.Services))
+			if s = w.last(time.Second); s.Services.Len() != 4 {
+				t.Errorf("%s: %d Services", verb, s.Services.Len())
 			}
 			if w.last(10 * time.Minute); w.count() != n+1 {
 				t.Errorf("%s: %d Snapshots while nothing changed", verb, w.count()-n-1)

@@ -52,7 +52,7 @@ func fakeSlice(pods string) *discoveryv1.EndpointSlice {
 // podsOf writes the endpoints of a Snapshot as fakeSlice reads them.
 func podsOf(s *model.Snapshot) string {
 	out := []byte("   ")
-	e := s.Endpoints[model.Key{Namespace: "a", Name: "web"}]
+	e := s.Endpoints.Get(model.Key{Namespace: "a", Name: "web"})
 	for _, e := range e.Port("http", corev1.ProtocolTCP) {
 		c := byte('-')
 		if e.Ready && e.Serving {

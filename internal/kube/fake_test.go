@@ -259,13 +259,13 @@ func TestAway(t *testing.T) {
 		f.set("services", services(10)...)
 		w := watchFake(t, f, APIOptions{Kinds: []string{"Service"}})
 		defer w.stop()
-		if s := w.last(time.Second); s == nil || len(s.Services) != 10 || len(s.Problems) != 0 || w.FromCache() {
+		if s := w.last(time.Second); s == nil || s.Services.Len() != 10 || len(s.Problems) != 0 || w.FromCache() {
 			t.Fatalf("first Snapshot %+v", s)
 		}
 		f.leave(true)
 		s := w.last(10 * time.Minute)
-		if len(s.Services) != 10 || reasons(s) != "APIServerAway" || !strings.Contains(s.Problems[0].Message, "connection refused") {
-			t.Errorf("%d Services, problems %v, while it is away", len(s.Services), s.Problems)
+		if s.Services.Len() != 10 || reasons(s) != "APIServerAway" || !strings.Contains(s.Problems[0].Message, "connection refused") {
+			t.Errorf("%d Services, problems %v, while it is away", s.Services.Len(), s.Problems)
 		}
 		if w.count() != 2 {
 			t.Errorf("%d Snapshots, want one and one that says that it is away", w.count())
@@ -277,8 +277,8 @@ func TestAway(t *testing.T) {
 		f.leave(false)
 		w.last(10 * time.Second)
 		f.gone("services") // the watch of a server that was away goes on where it was; this one cannot
-		if s := w.last(10 * time.Second); len(s.Services) != 11 || len(s.Problems) != 0 || w.Age() != 0 {
-			t.Errorf("%d Services, problems %v, age %s, when it is back", len(s.Services), s.Problems, w.Age())
+		if s := w.last(10 * time.Second); s.Services.Len() != 11 || len(s.Problems) != 0 || w.Age() != 0 {
+			t.Errorf("%d Services, problems %v, age %s, when it is back", s.Services.Len(), s.Problems, w.Age())
 		}
 	})
 }
@@ -310,14 +310,14 @@ func TestMassDelete(t *testing.T) {
 				f.mu.Unlock()
 				f.gone("services")
 				s := w.last(5 * time.Second)
-				if len(s.Services) != tt.soon || (reasons(s) == "MassDeleteHeld") != (tt.soon > tt.listed) {
-					t.Errorf("soon %d Services, problems %v, want %d Services", len(s.Services), s.Problems, tt.soon)
+				if s.Services.Len() != tt.soon || (reasons(s) == "MassDeleteHeld") != (tt.soon > tt.listed) {
+					t.Errorf("soon %d Services, problems %v, want %d Services", s.Services.Len(), s.Problems, tt.soon)
 				}
 				f.mu.Lock()
 				f.exact["services"] = services(tt.exact)
 				f.mu.Unlock()
-				if s := w.last(time.Minute); len(s.Services) != tt.late || len(s.Problems) != 0 {
-					t.Errorf("late %d Services, problems %v, want %d Services", len(s.Services), s.Problems, tt.late)
+				if s := w.last(time.Minute); s.Services.Len() != tt.late || len(s.Problems) != 0 {
+					t.Errorf("late %d Services, problems %v, want %d Services", s.Services.Len(), s.Problems, tt.late)
 				}
 			})
 		})
@@ -332,8 +332,8 @@ func TestMassDelete(t *testing.T) {
 			for _, s := range services(9) {
 				f.send("services", "DELETED", s)
 			}
-			if s := w.last(100 * time.Millisecond); len(s.Services) != 1 {
-				t.Errorf("%d Services, want 1", len(s.Services))
+			if s := w.last(100 * time.Millisecond); s.Services.Len() != 1 {
+				t.Errorf("%d Services, want 1", s.Services.Len())
 			}
 		})
 	})
@@ -352,18 +352,18 @@ func TestMassDeleteAfterCache(t *testing.T) {
 		w = watchFake(t, f, options)
 		defer w.stop()
 		if s := w.last(4 * time.Second); s != nil {
-			t.Errorf("%d Services before the API server had its time to answer", len(s.Services))
+			t.Errorf("%d Services before the API server had its time to answer", s.Services.Len())
 		}
-		if s := w.last(6 * time.Second); s == nil || len(s.Services) != 10 || reasons(s) != "SnapshotFromCache" || !w.FromCache() {
+		if s := w.last(6 * time.Second); s == nil || s.Services.Len() != 10 || reasons(s) != "SnapshotFromCache" || !w.FromCache() {
 			t.Fatalf("no Snapshot from the cache: %+v", s)
 		}
 		f.set("services", services(1)...)
 		f.leave(false)
-		if s := w.last(6 * time.Second); len(s.Services) != 10 || reasons(s) != "MassDeleteHeld" || w.FromCache() {
-			t.Errorf("%d Services, problems %v after the first list", len(s.Services), s.Problems)
+		if s := w.last(6 * time.Second); s.Services.Len() != 10 || reasons(s) != "MassDeleteHeld" || w.FromCache() {
+			t.Errorf("%d Services, problems %v after the first list", s.Services.Len(), s.Problems)
 		}
-		if s := w.last(time.Minute); len(s.Services) != 1 || len(s.Problems) != 0 {
-			t.Errorf("%d Services, problems %v after the second reading", len(s.Services), s.Problems)
+		if s := w.last(time.Minute); s.Services.Len() != 1 || len(s.Problems) != 0 {
+			t.Errorf("%d Services, problems %v after the second reading", s.Services.Len(), s.Problems)
 		}
 	})
 }
@@ -384,7 +384,7 @@ func TestCacheOfTheFuture(t *testing.T) {
 		}
 		w = watchFake(t, f, options)
 		defer w.stop()
-		if s := w.last(10 * time.Second); s == nil || len(s.Services) != 3 {
+		if s := w.last(10 * time.Second); s == nil || s.Services.Len() != 3 {
 			t.Fatalf("no Snapshot from the cache: %+v", s)
 		}
 		if age := w.Age(); age < 0 || age > 10*time.Second {
@@ -408,13 +408,13 @@ func TestCacheNotWritten(t *testing.T) {
 		for _, s := range services(3)[1:] {
 			f.send("services", "ADDED", s)
 		}
-		if s := w.last(time.Minute); s == nil || len(s.Services) != 3 || reasons(s) != ReasonCacheNotWritten {
+		if s := w.last(time.Minute); s == nil || s.Services.Len() != 3 || reasons(s) != ReasonCacheNotWritten {
 			t.Fatalf("no Problem of the cache: %+v", s)
 		}
 		if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		if s := w.last(time.Minute); s == nil || len(s.Services) != 3 || len(s.Problems) != 0 {
+		if s := w.last(time.Minute); s == nil || s.Services.Len() != 3 || len(s.Problems) != 0 {
 			t.Errorf("the Problem stays: %+v", s)
 		}
 	})
@@ -459,7 +459,7 @@ func TestStartAway(t *testing.T) {
 		}
 		f.set("services", services(3)...)
 		f.leave(false)
-		if s := w.last(10 * time.Second); s == nil || len(s.Services) != 3 || len(s.Problems) != 0 {
+		if s := w.last(10 * time.Second); s == nil || s.Services.Len() != 3 || len(s.Problems) != 0 {
 			t.Errorf("Snapshot %+v", s)
 		}
 	})
@@ -522,12 +522,12 @@ func TestStorm(t *testing.T) {
 		for i := range count {
 			f.send("services", "ADDED", fakeService(fmt.Sprint("s", i)))
 			s := w.last(apart)
-			if behind := i + 1 - len(s.Services); time.Duration(behind)*apart > interval+apart {
+			if behind := i + 1 - s.Services.Len(); time.Duration(behind)*apart > interval+apart {
 				t.Fatalf("after %d changes the last Snapshot is %d behind", i+1, behind)
 			}
 		}
-		if s := w.last(interval); len(s.Services) != count {
-			t.Errorf("%d Services at the end", len(s.Services))
+		if s := w.last(interval); s.Services.Len() != count {
+			t.Errorf("%d Services at the end", s.Services.Len())
 		}
 		if more := w.count() - n; more > int(count*apart/interval)+2+burst {
 			t.Errorf("%d Snapshots of %d changes in %s", more, count, count*apart)

@@ -41,13 +41,13 @@ func TestAPIServers(t *testing.T) {
 func keeps(t *testing.T, f *follower, n int, world *model.Snapshot, except ...string) {
 	t.Helper()
 	for _, got := range f.snapshots()[n:] {
-		for key := range world.Services {
-			if got.Services[key] == nil && !slices.Contains(except, key.Name) {
+		for key := range world.Services.All() {
+			if got.Services.Get(key) == nil && !slices.Contains(except, key.Name) {
 				t.Fatalf("a Snapshot lacks Service %s, which was never deleted; problems %v", key, got.Problems)
 			}
 		}
-		if len(got.Ingresses) < len(world.Ingresses) || len(got.Endpoints) < len(world.Endpoints) || len(got.Nodes) < len(world.Nodes) ||
-			len(got.Secrets) < len(world.Secrets) || len(got.Claims) < len(world.Claims) || len(got.Pools) < len(world.Pools) {
+		if got.Ingresses.Len() < world.Ingresses.Len() || got.Endpoints.Len() < world.Endpoints.Len() || len(got.Nodes) < len(world.Nodes) ||
+			got.Secrets.Len() < world.Secrets.Len() || len(got.Claims) < len(world.Claims) || len(got.Pools) < len(world.Pools) {
 			t.Fatalf("a Snapshot lacks objects that were never deleted; problems %v", got.Problems)
 		}
 	}
@@ -206,7 +206,7 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader},
 		}
 		s.Apply(fmt.Sprintf(`{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: %s, namespace: shop}, spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}}`, name))
 		role("get, list, watch")
-		f.until("the Ingress made meanwhile", func(s *model.Snapshot) bool { return s.Ingresses[model.Key{Namespace: "shop", Name: name}] != nil })
+		f.until("the Ingress made meanwhile", func(s *model.Snapshot) bool { return s.Ingresses.Get(model.Key{Namespace: "shop", Name: name}) != nil })
 		f.until("no Problem", func(s *model.Snapshot) bool { return len(s.Problems) == 0 })
 	}
 	keeps(t, f, 0, world)
@@ -226,7 +226,7 @@ addressType: IPv4, ports: [{port: 80}], endpoints: [{addresses: [10.244.1.7]}]}
 {apiVersion: v1, kind: Secret, metadata: {name: t%[1]d, namespace: mass}, type: kubernetes.io/tls, stringData: {tls.crt: a, tls.key: b}}`, i))
 	}
 	last := model.Key{Namespace: "mass", Name: "t9"}
-	f.until("all objects", func(s *model.Snapshot) bool { return s.Secrets[last] != nil })
+	f.until("all objects", func(s *model.Snapshot) bool { return s.Secrets.Get(last) != nil })
 	n := len(f.snapshots())
 	s.Delete("v1", "Namespace", "", "mass") // what stands in it goes one kind after the other, by the controller manager
 	for _, kind := range []string{"Secret", "Ingress", "EndpointSlice", "Service"} {
@@ -234,7 +234,7 @@ addressType: IPv4, ports: [{port: 80}], endpoints: [{addresses: [10.244.1.7]}]}
 		s.Delete(r.GV.String(), kind, "mass", "")
 	}
 	count := func(s *model.Snapshot) (n int) {
-		for _, keys := range [][]model.Key{model.SortedKeys(s.Services), model.SortedKeys(s.Ingresses), model.SortedKeys(s.Endpoints), model.SortedKeys(s.Secrets)} {
+		for _, keys := range [][]model.Key{s.Services.SortedKeys(), s.Ingresses.SortedKeys(), s.Endpoints.SortedKeys(), s.Secrets.SortedKeys()} {
 			for _, key := range keys {
 				if key.Namespace == "mass" {
 					n++
@@ -248,7 +248,7 @@ addressType: IPv4, ports: [{port: 80}], endpoints: [{addresses: [10.244.1.7]}]}
 		if len(got.Problems) != 0 {
 			t.Errorf("problems %v", got.Problems)
 		}
-		if len(got.Endpoints) == 0 || len(got.Nodes) == 0 {
+		if got.Endpoints.Len() == 0 || len(got.Nodes) == 0 {
 			t.Fatal("other namespaces lost something")
 		}
 	}
@@ -298,7 +298,7 @@ func testRestored(t *testing.T, s *kubetest.Server) {
 	backup := s.Save()
 	s.Delete("v1", "Service", "default", "deleted-after-backup")
 	world := f.until("the Service deleted", func(s *model.Snapshot) bool { return !hasService("deleted-after-backup")(s) })
-	more := len(world.Services) + 5 // so that most Services are missing in the backup
+	more := world.Services.Len() + 5 // so that most Services are missing in the backup
 	var lost []string
 	for i := range more {
 		lost = append(lost, fmt.Sprint("lost-", i))
@@ -313,8 +313,8 @@ func testRestored(t *testing.T, s *kubetest.Server) {
 	f.until("what the backup has", hasService("deleted-after-backup"))
 	f.until("doubt", hasReason("MassDeleteHeld", true))
 	got := f.until("the end of doubt", hasReason("MassDeleteHeld", false))
-	if hasService(lost[0])(got) || hasService(lost[more-1])(got) || len(got.Services) != len(world.Services)+2 {
-		t.Errorf("%d Services, want those of the backup and one", len(got.Services))
+	if hasService(lost[0])(got) || hasService(lost[more-1])(got) || got.Services.Len() != world.Services.Len()+2 {
+		t.Errorf("%d Services, want those of the backup and one", got.Services.Len())
 	}
 	keeps(t, f, n, world)
 }

@@ -88,7 +88,7 @@ func (f *folder) want(after time.Duration, want string) {
 	}
 	s := f.files.snapshot()
 	var is []string
-	for _, key := range model.SortedKeys(s.Services) {
+	for _, key := range s.Services.SortedKeys() {
 		is = append(is, key.Name)
 	}
 	for _, p := range s.Problems {
@@ -171,7 +171,7 @@ func TestMadeAgainInPieces(t *testing.T) {
 	ports := func(after time.Duration, want int) {
 		t.Helper()
 		f.want(after, "one two")
-		if is := len(f.files.snapshot().Services[model.Key{Namespace: "default", Name: "two"}].Spec.Ports); is != want {
+		if is := len(f.files.snapshot().Services.Get(model.Key{Namespace: "default", Name: "two"}).Spec.Ports); is != want {
 			t.Errorf("Service two has %d ports, want %d", is, want)
 		}
 	}
@@ -227,7 +227,7 @@ func TestSeenLost(t *testing.T) {
 	want := func(year int, problems string) {
 		t.Helper()
 		f.want(0, "one"+problems)
-		if is := f.files.snapshot().Services[model.Key{Namespace: "default", Name: "one"}].CreationTimestamp.Year(); is != year {
+		if is := f.files.snapshot().Services.Get(model.Key{Namespace: "default", Name: "one"}).CreationTimestamp.Year(); is != year {
 			t.Errorf("it came in %d, want %d", is, year)
 		}
 	}
@@ -292,11 +292,11 @@ func TestSlowWriter(t *testing.T) {
 			t.Fatal("the last version is not read")
 		case s := <-snapshots:
 			for _, name := range names {
-				if service := s.Services[model.Key{Namespace: "default", Name: name}]; service == nil || len(service.Spec.Ports) == 0 {
+				if service := s.Services.Get(model.Key{Namespace: "default", Name: name}); service == nil || len(service.Spec.Ports) == 0 {
 					t.Errorf("a snapshot lacks Service %s, or a part of it: %v", name, service)
 				}
 			}
-			if s.Services[model.Key{Namespace: "default", Name: "new"}] != nil {
+			if s.Services.Get(model.Key{Namespace: "default", Name: "new"}) != nil {
 				return
 			}
 		}

@@ -52,11 +52,11 @@ func TestLoadCompletesObjects(t *testing.T) {
 		".hidden.yaml": "not: [valid",
 		"notes.txt":    "not: [valid",
 	})
-	service := s.Services[model.Key{Namespace: "default", Name: "web"}]
+	service := s.Services.Get(model.Key{Namespace: "default", Name: "web"})
 	if service == nil || service.Spec.Type != corev1.ServiceTypeClusterIP || service.Spec.Ports[0].Protocol != corev1.ProtocolTCP {
 		t.Errorf("Service = %+v", service)
 	}
-	secret := s.Secrets[model.Key{Namespace: "x", Name: "a"}]
+	secret := s.Secrets.Get(model.Key{Namespace: "x", Name: "a"})
 	if secret == nil || string(secret.Data["k"]) != "v" || secret.Type != corev1.SecretTypeOpaque {
 		t.Errorf("Secret = %+v", secret)
 	}
@@ -83,7 +83,7 @@ func TestLoadReportsBadDocuments(t *testing.T) {
 			if strings.Contains(s.Problems[0].String(), "hunter2") {
 				t.Errorf("the problem shows secret data: %v", s.Problems[0])
 			}
-			if s.Services[model.Key{Namespace: "default", Name: "good"}] == nil {
+			if s.Services.Get(model.Key{Namespace: "default", Name: "good"}) == nil {
 				t.Error("the good file is not read")
 			}
 		})
@@ -119,7 +119,7 @@ items:
 	if n := s.Nodes["n1"]; n == nil || len(n.Addresses) != 1 || len(n.PodCIDRs) != 1 {
 		t.Errorf("Node = %+v", n)
 	}
-	got := s.Endpoints[model.Key{Namespace: "default", Name: "web"}].Port("http", corev1.ProtocolTCP)
+	got := s.Endpoints.Get(model.Key{Namespace: "default", Name: "web"}).Port("http", corev1.ProtocolTCP)
 	if len(got) != 2 || !got[0].Ready || got[1].Ready || !got[1].Serving || !got[1].Terminating {
 		t.Errorf("endpoints = %+v", got)
 	}
@@ -137,8 +137,8 @@ items:
 - metadata: {name: a, namespace: x}
   spec: {}
 `, "comment.yaml": "# nothing\n---\n# here\n"})
-	if len(s.Problems) != 0 || s.Ingresses[model.Key{Namespace: "x", Name: "a"}] == nil {
-		t.Errorf("problems %v, Ingresses %v", s.Problems, s.Ingresses)
+	if len(s.Problems) != 0 || s.Ingresses.Get(model.Key{Namespace: "x", Name: "a"}) == nil {
+		t.Errorf("problems %v, Ingresses %v", s.Problems, s.Ingresses.SortedKeys())
 	}
 }
 
@@ -173,39 +173,39 @@ func TestFilesKeepsLastGoodState(t *testing.T) {
 		}
 	}
 	key := model.Key{Namespace: "default", Name: "web"}
-	if s := next(); s.Services[key] == nil {
+	if s := next(); s.Services.Get(key) == nil {
 		t.Fatal("first snapshot lacks the Service")
 	}
 	write(t, filepath.Join(state, "services.yaml"), web+"  clusterIP: 10.96.0.1\n")
 	write(t, filepath.Join(state, "services.yaml"), strings.Replace(web, "spec: {", "spec: {clusterIP: 10.96.0.1, ", 1))
-	for s := next(); s.Services[key].Spec.ClusterIP != "10.96.0.1"; s = next() {
+	for s := next(); s.Services.Get(key).Spec.ClusterIP != "10.96.0.1"; s = next() {
 	}
 	rename(t, filepath.Join(manifests, "web.yaml"), web[:40])
-	if s := next(); len(s.Problems) != 1 || s.Services[key] == nil {
-		t.Errorf("after half a file: problems %v, service %v", s.Problems, s.Services[key])
+	if s := next(); len(s.Problems) != 1 || s.Services.Get(key) == nil {
+		t.Errorf("after half a file: problems %v, service %v", s.Problems, s.Services.Get(key))
 	}
 	if err := os.Remove(filepath.Join(state, "services.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	if s := next(); s.Services[key] == nil || s.Services[key].Spec.ClusterIP != "" {
-		t.Errorf("after removal of the state: %v", s.Services[key])
+	if s := next(); s.Services.Get(key) == nil || s.Services.Get(key).Spec.ClusterIP != "" {
+		t.Errorf("after removal of the state: %v", s.Services.Get(key))
 	}
 	// Emptied, and filled a moment later.
 	write(t, filepath.Join(manifests, "web.yaml"), "")
 	time.Sleep(10 * settle)
 	rename(t, filepath.Join(manifests, "web.yaml"), web)
-	if s := next(); len(s.Problems) != 0 || s.Services[key] == nil {
-		t.Errorf("after a file was empty for a moment: problems %v, service %v", s.Problems, s.Services[key])
+	if s := next(); len(s.Problems) != 0 || s.Services.Get(key) == nil {
+		t.Errorf("after a file was empty for a moment: problems %v, service %v", s.Problems, s.Services.Get(key))
 	}
 	stop()
 	stop = start(10 * settle)
 	defer stop()
-	if s := next(); s.Services[key] == nil {
+	if s := next(); s.Services.Get(key) == nil {
 		t.Error("the first snapshot after another start lacks the Service")
 	}
 	write(t, filepath.Join(manifests, "web.yaml"), "")
-	if s := next(); s.Services[key] != nil {
-		t.Errorf("a file that stays empty keeps %v", s.Services[key])
+	if s := next(); s.Services.Get(key) != nil {
+		t.Errorf("a file that stays empty keeps %v", s.Services.Get(key))
 	}
 }
 

@@ -47,7 +47,7 @@ func TestCacheOfOtherVersion(t *testing.T) {
 			case c.services < 0:
 			case s == nil:
 				t.Errorf("%v from %v: no Snapshot", c.reads, c.wrote)
-			case len(s.Services) != c.services || len(s.ServiceCIDRs) != 0 || reasons(s) != "SnapshotFromCache":
+			case s.Services.Len() != c.services || len(s.ServiceCIDRs) != 0 || reasons(s) != "SnapshotFromCache":
 				t.Errorf("%v from %v: %+v", c.reads, c.wrote, s)
 			}
 		})
@@ -77,8 +77,8 @@ func TestOptionalKindRefusedAtStart(t *testing.T) {
 			defer w.stop()
 			w.last(10 * time.Second)
 			for i, s := range w.all {
-				if len(s.ServiceCIDRs) != 1 || len(s.Services) != 3 {
-					t.Errorf("Snapshot %d has %d ServiceCIDRs and %d Services", i, len(s.ServiceCIDRs), len(s.Services))
+				if len(s.ServiceCIDRs) != 1 || s.Services.Len() != 3 {
+					t.Errorf("Snapshot %d has %d ServiceCIDRs and %d Services", i, len(s.ServiceCIDRs), s.Services.Len())
 				}
 			}
 			f.mu.Lock()

@@ -26,7 +26,7 @@ func TestOptionalKind(t *testing.T) {
 			w := watchFake(t, f, APIOptions{Kinds: []string{"Service", "ServiceCIDR"}})
 			defer w.stop()
 			s := w.last(10 * time.Second)
-			if s == nil || len(s.Services) != 3 || len(s.ServiceCIDRs) != 0 || reasons(s) != c.problem || w.FromCache() {
+			if s == nil || s.Services.Len() != 3 || len(s.ServiceCIDRs) != 0 || reasons(s) != c.problem || w.FromCache() {
 				t.Fatalf("Snapshot %+v", s)
 			}
 			n := w.count()
@@ -63,7 +63,7 @@ func TestHints(t *testing.T) {
 	trim(slice, false)
 	w := newWorld()
 	s := w.apply([]change{{kind: "EndpointSlice", key: keyOf(slice), object: slice}})
-	eps := s.Endpoints[model.Key{Namespace: "a", Name: "web"}].Port("http", corev1.ProtocolTCP)
+	eps := s.Endpoints.Get(model.Key{Namespace: "a", Name: "web"}).Port("http", corev1.ProtocolTCP)
 	for i, want := range []string{"x", "x", "y", "", ""} {
 		switch h := eps[i].Hints; {
 		case want == "" && h != nil, want != "" && (h == nil || h.Zones[0] != want || h.Nodes[0] != "n-"+want):

@@ -111,7 +111,7 @@ func TestEndpointsOnce(t *testing.T) {
 	o.Endpoints[0], o.Endpoints[7] = o.Endpoints[7], o.Endpoints[0]
 	s := compactSlice(o)
 	got := w.apply([]change{{kind: "EndpointSlice", key: keyOf(s), object: s}})
-	for _, e := range got.Endpoints {
+	for _, e := range got.Endpoints.All() {
 		if &e.Ports[0].Endpoints[0] != &s.endpoints[0] || len(e.Ports[0].Endpoints) != len(o.Endpoints) {
 			t.Errorf("%d endpoints, or a copy of them", len(e.Ports[0].Endpoints))
 		}

@@ -19,7 +19,7 @@ type change struct {
 }
 
 // A world makes each Snapshot of the one before and what changed. The result is what assemble makes of all objects;
-// the work is in proportion to the change, but for one copy of each map that has a change.
+// the work is in proportion to the change, but for one copy of each map by name that has a change.
 type world struct {
 	last *model.Snapshot
 
@@ -45,14 +45,13 @@ func (w *world) apply(changes []change) *model.Snapshot {
 		byKind[c.kind] = append(byKind[c.kind], c)
 	}
 	next := *w.last
-	whole := func(k model.Key) model.Key { return k }
 	name := func(k model.Key) string { return k.Name }
-	edit(&next.Ingresses, byKind["Ingress"], whole)
+	editObjects(&next.Ingresses, byKind["Ingress"])
 	edit(&next.IngressClasses, byKind["IngressClass"], name)
 	edit(&next.ServiceCIDRs, byKind["ServiceCIDR"], name)
-	edit(&next.Services, byKind["Service"], whole)
-	edit(&next.Secrets, byKind["Secret"], whole)
-	edit(&next.ConfigMaps, byKind["ConfigMap"], whole)
+	editObjects(&next.Services, byKind["Service"])
+	editObjects(&next.Secrets, byKind["Secret"])
+	editObjects(&next.ConfigMaps, byKind["ConfigMap"])
 	edit(&next.Pools, byKind["AddressPool"], name)
 	edit(&next.Claims, byKind["AddressClaim"], name)
 	edit(&next.Reports, byKind["Report"], name)
@@ -61,6 +60,19 @@ func (w *world) apply(changes []change) *model.Snapshot {
 	w.editEndpoints(&next, byKind["EndpointSlice"])
 	w.last = &next
 	return &next
+}
+
+// editObjects changes objects, of which Snapshots share those that stay.
+func editObjects[V any](o *model.Objects[V], changes []change) {
+	e := o.Edit()
+	for _, c := range changes {
+		if c.object == nil {
+			e.Delete(c.key)
+		} else {
+			e.Set(c.key, any(c.object).(V))
+		}
+	}
+	*o = e.Objects()
 }
 
 // edit changes a map that Snapshots share: it makes a new one.
@@ -126,20 +138,17 @@ func (w *world) editEndpoints(next *model.Snapshot, changes []change) {
 		}
 		w.parts[service][c.key] = slice
 	}
-	var fresh map[model.Key]*model.ServiceEndpoints
+	fresh := next.Endpoints.Edit()
 	w.touched = slices.Collect(maps.Keys(touched))
 	for service := range touched {
 		merged := mergeSlices(w.parts[service])[service] // nil if there is none left
-		if reflect.DeepEqual(merged, next.Endpoints[service]) {
+		if reflect.DeepEqual(merged, next.Endpoints.Get(service)) {
 			continue
 		}
-		if fresh == nil {
-			fresh = maps.Clone(next.Endpoints)
-		}
 		if merged == nil {
-			delete(fresh, service)
+			fresh.Delete(service)
 		} else {
-			fresh[service] = merged
+			fresh.Set(service, merged)
 		}
 	}
 	for service := range touched {
@@ -147,7 +156,5 @@ func (w *world) editEndpoints(next *model.Snapshot, changes []change) {
 			delete(w.parts, service)
 		}
 	}
-	if fresh != nil {
-		next.Endpoints = fresh
-	}
+	next.Endpoints = fresh.Objects()
 }

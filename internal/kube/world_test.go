@@ -83,8 +83,8 @@ func TestWorldEqualsAssemble(t *testing.T) {
 			if after := snapshotJSON(t, previous); after != before {
 				t.Fatalf("seed %d, step %d: the Snapshot before was changed", seed, step)
 			}
-			for service, endpoints := range got.Endpoints {
-				if old := previous.Endpoints[service]; old != nil && old != endpoints && reflect.DeepEqual(old, endpoints) {
+			for service, endpoints := range got.Endpoints.All() {
+				if old := previous.Endpoints.Get(service); old != nil && old != endpoints && reflect.DeepEqual(old, endpoints) {
 					t.Fatalf("seed %d, step %d: equal endpoints of %s are not shared", seed, step, service)
 				}
 			}

@@ -346,11 +346,11 @@ func TestAPISource(t *testing.T) {
 	}
 	shop := model.Key{Namespace: "shop", Name: "shop"}
 	a.until("the Ingress has its address", func() bool {
-		i := snapshot().Ingresses[shop]
+		i := snapshot().Ingresses.Get(shop)
 		return i != nil && len(i.Status.LoadBalancer.Ingress) == 1 && i.Status.LoadBalancer.Ingress[0].IP == a.vip.String()
 	})
 	s := snapshot()
-	gateway := s.Services[model.Key{Namespace: "hythe-system", Name: "gateway"}]
+	gateway := s.Services.Get(model.Key{Namespace: "hythe-system", Name: "gateway"})
 	if gateway == nil || gateway.Spec.ClusterIP == "" || gateway.Spec.Ports[0].NodePort == 0 || fmt.Sprint(gateway.Status.LoadBalancer.Ingress) == "[]" {
 		t.Errorf("Service of the gateway: %+v", gateway)
 	}
@@ -359,8 +359,8 @@ func TestAPISource(t *testing.T) {
 	}
 	// What a person deletes from the folder is deleted in the API, and what cannot be said there is said by the lab.
 	a.edit("blog.yaml", "kind: Ingress\n", "kind: ConfigMap\n")
-	a.until("Ingress blog is deleted", func() bool { return snapshot().Ingresses[model.Key{Namespace: "blog", Name: "blog"}] == nil })
-	if snapshot().Services[gatewayKey()].Spec.ClusterIP != gateway.Spec.ClusterIP {
+	a.until("Ingress blog is deleted", func() bool { return snapshot().Ingresses.Get(model.Key{Namespace: "blog", Name: "blog"}) == nil })
+	if snapshot().Services.Get(gatewayKey()).Spec.ClusterIP != gateway.Spec.ClusterIP {
 		t.Error("the gateway's Service has another ClusterIP")
 	}
 	a.edit("shop.yaml", "path: /cart\n            pathType: Prefix", "path: /cart\n            pathType: prefix")

@@ -86,7 +86,7 @@ func startTraffic(t *testing.T, l lab.Lab, st lab.Status) *traffic {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := snapshot.Services[model.Key{Namespace: "shop", Name: "web"}]
+	service := snapshot.Services.Get(model.Key{Namespace: "shop", Name: "web"})
 	cluster := netip.AddrPortFrom(netip.MustParseAddr(service.Spec.ClusterIP), 80)
 	pod := func(node string) string {
 		for _, p := range st.Pods {

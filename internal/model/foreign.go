@@ -41,7 +41,7 @@ func ForeignAddresses(s *Snapshot, addrs []netip.Addr) map[netip.Addr]string {
 			}
 		})
 	}
-	for key, svc := range s.Services {
+	for key, svc := range s.Services.All() {
 		_ = contain.Do(func() { // who builds the Service tells of it
 			for _, a := range ClusterIPs(svc) {
 				note(single(a), "it is the ClusterIP of Service "+key.String())

@@ -15,11 +15,11 @@ func TestForeignAddresses(t *testing.T) {
 			"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")}},
 			"n2": {Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.7")}},
 		},
-		Services: map[Key]*corev1.Service{
+		Services: ObjectsOf(map[Key]*corev1.Service{
 			{Namespace: "a", Name: "one"}:  {Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1"}},
 			{Namespace: "a", Name: "two"}:  {Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.2", ClusterIPs: []string{"10.96.0.2", "fd00:96::2"}}},
 			{Namespace: "a", Name: "none"}: {Spec: corev1.ServiceSpec{ClusterIP: "None"}},
-		},
+		}),
 	}
 	want := map[string]string{
 		"192.0.2.11": "node n1", "10.244.1.0": "pod CIDR", "10.244.1.255": "pod CIDR", "fd00:1::5": "pod CIDR", "10.244.1.7": "node n1",

@@ -26,12 +26,12 @@ type Key = types.NamespacedName
 // A Snapshot is the state of the cluster at one moment. Nil maps are empty ones. It is never changed after it
 // was handed out, and neither is anything that it points to.
 type Snapshot struct {
-	Ingresses      map[Key]*networkingv1.Ingress
+	Ingresses      Objects[*networkingv1.Ingress]
 	IngressClasses map[string]*networkingv1.IngressClass
-	Services       map[Key]*corev1.Service
-	Endpoints      map[Key]*ServiceEndpoints // by Service
-	Secrets        map[Key]*corev1.Secret
-	ConfigMaps     map[Key]*corev1.ConfigMap
+	Services       Objects[*corev1.Service]
+	Endpoints      Objects[*ServiceEndpoints] // by Service
+	Secrets        Objects[*corev1.Secret]
+	ConfigMaps     Objects[*corev1.ConfigMap]
 	Nodes          map[string]*Node
 	Pools          map[string]*v1alpha1.AddressPool
 	Claims         map[string]*v1alpha1.AddressClaim // by v1alpha1.ClaimName

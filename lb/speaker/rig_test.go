@@ -103,10 +103,10 @@ func rigSnapshot(n int, policy corev1.ServiceExternalTrafficPolicy) *model.Snaps
 	key := model.Key{Namespace: "default", Name: "web"}
 	vip := netip.MustParseAddr(rigVIP)
 	s := &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{key: {
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: {
 			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Annotations: map[string]string{v1alpha1.ProbeAnnotation: "http:8081/ready"}},
 			Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: policy},
-		}},
+		}}),
 		Claims: map[string]*v1alpha1.AddressClaim{v1alpha1.ClaimName(vip): {
 			ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.ClaimName(vip)},
 			Spec: v1alpha1.AddressClaimSpec{Address: rigVIP, Announce: []string{"arp"},
@@ -120,7 +120,7 @@ func rigSnapshot(n int, policy corev1.ServiceExternalTrafficPolicy) *model.Snaps
 		s.Nodes[name] = &model.Node{Name: name, Addresses: []netip.Addr{rigAddr(i)}}
 		port.Endpoints = append(port.Endpoints, model.Endpoint{AddrPort: netip.AddrPortFrom(rigAddr(i), 8080), Node: name, Ready: true, Serving: true})
 	}
-	s.Endpoints = map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{port}}}
+	s.Endpoints = model.ObjectsOf(map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{port}}})
 	return s
 }
 

@@ -20,7 +20,7 @@ func Build(s *model.Snapshot, self string, own model.Own, addresses []netip.Pref
 	}
 	var problems []model.Problem
 	for _, key := range asked(s) {
-		svc := s.Services[key]
+		svc := s.Services.Get(key)
 		problems = append(problems, model.Contain(model.Ref("Service", key), "Its healthCheckNodePort is not served on this node", func() {
 			port := svc.Spec.HealthCheckNodePort
 			if port > 65535 {
@@ -33,7 +33,7 @@ func Build(s *model.Snapshot, self string, own model.Own, addresses []netip.Pref
 					"healthCheckNodePort %d belongs to Service %s already. Give one of them another port.", port, has.Key))
 				return
 			}
-			state.Services[uint16(port)] = count(key, svc, s.Endpoints[key], self, own)
+			state.Services[uint16(port)] = count(key, svc, s.Endpoints.Get(key), self, own)
 		})...)
 	}
 	return state, model.SortProblems(problems)
@@ -77,7 +77,7 @@ func (b *Builder) concerns(key model.Key, s *model.Snapshot) bool {
 	if b.asked[key] {
 		return true
 	}
-	old, svc := b.snapshot.Services[key], s.Services[key]
+	old, svc := b.snapshot.Services.Get(key), s.Services.Get(key)
 	if old == svc {
 		return false
 	}
@@ -95,7 +95,7 @@ func (b *Builder) concerns(key model.Key, s *model.Snapshot) bool {
 // asked are the Services with a healthCheckNodePort, the oldest first.
 func asked(s *model.Snapshot) []model.Key {
 	var keys []model.Key
-	for key, svc := range s.Services {
+	for key, svc := range s.Services.All() {
 		_ = contain.Do(func() { // proxy.Build tells of it
 			if svc.Spec.HealthCheckNodePort > 0 && svc.Spec.Type == corev1.ServiceTypeLoadBalancer &&
 				svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && proxy.Serves(svc) {
@@ -105,30 +105,25 @@ func asked(s *model.Snapshot) []model.Key {
 	}
 	slices.SortFunc(keys, model.CompareKeys)
 	slices.SortStableFunc(keys, func(a, b model.Key) int {
-		return model.CompareAge(s.Services[a].CreationTimestamp.Time, s.Services[b].CreationTimestamp.Time)
+		return model.CompareAge(s.Services.Get(a).CreationTimestamp.Time, s.Services.Get(b).CreationTimestamp.Time)
 	})
 	return keys
 }
 
 // count counts the ready endpoints on this node, each address once, however many ports it has.
 func count(key model.Key, svc *corev1.Service, eps *model.ServiceEndpoints, self string, own model.Own) Service {
-	out, seen := Service{Key: key, Only: only(svc)}, map[netip.Addr]bool{}
+	out := Service{Key: key, Only: only(svc)}
 	for i := range svc.Spec.Ports {
 		port := &svc.Spec.Ports[i]
 		allowed, _ := own.Allowed(key, port, eps.Port(port.Name, model.ProtocolOf(port))) // proxy.Build tells of it
 		for _, e := range allowed {
-			addr := e.AddrPort.Addr().Unmap()
-			switch {
-			case e.Node != self || !e.Ready || seen[addr]:
-				continue
-			case addr.Is4():
-				out.Endpoints4++
-			default:
-				out.Endpoints6++
+			if e.Node == self && e.Ready {
+				out.Endpoints = append(out.Endpoints, e.AddrPort.Addr().Unmap())
 			}
-			seen[addr] = true
 		}
 	}
+	slices.SortFunc(out.Endpoints, netip.Addr.Compare)
+	out.Endpoints = slices.Compact(out.Endpoints)
 	return out
 }
 
@@ -136,12 +131,12 @@ func count(key model.Key, svc *corev1.Service, eps *model.ServiceEndpoints, self
 func only(svc *corev1.Service) int {
 	has := map[int]bool{}
 	for _, a := range model.ClusterIPs(svc) {
-		has[a.BitLen()] = true
+		has[familyOf(a)] = true
 	}
 	switch {
-	case has[32] && !has[128]:
+	case has[4] && !has[6]:
 		return 4
-	case has[128] && !has[32]:
+	case has[6] && !has[4]:
 		return 6
 	}
 	return 0

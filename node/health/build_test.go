@@ -27,10 +27,10 @@ func healthy(eps ...model.Endpoint) (*model.Snapshot, *corev1.Service) {
 		other[i].AddrPort = netip.AddrPortFrom(e.AddrPort.Addr(), 9090)
 	}
 	return &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{key: svc},
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: svc}),
 		Nodes:    map[string]*model.Node{"n1": {Name: "n1"}},
-		Endpoints: map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{
-			{Name: "http", Protocol: corev1.ProtocolTCP, Endpoints: eps}, {Name: "metrics", Protocol: corev1.ProtocolTCP, Endpoints: other}}}},
+		Endpoints: model.ObjectsOf(map[model.Key]*model.ServiceEndpoints{key: {Ports: []model.PortEndpoints{
+			{Name: "http", Protocol: corev1.ProtocolTCP, Endpoints: eps}, {Name: "metrics", Protocol: corev1.ProtocolTCP, Endpoints: other}}}}),
 	}, svc
 }
 
@@ -84,7 +84,7 @@ func TestBadServices(t *testing.T) {
 		other := svc.DeepCopy()
 		other.Name, other.Spec.HealthCheckNodePort = name, port
 		other.CreationTimestamp = metav1.NewTime(time.Unix(1e9, 0).Add(-age))
-		s.Services[model.Key{Namespace: "shop", Name: name}] = other
+		s.Services = s.Services.With(model.Key{Namespace: "shop", Name: name}, other)
 		return other
 	}
 	add("older", 32000, time.Hour)
@@ -123,13 +123,13 @@ func TestBuilder(t *testing.T) {
 	s = history.Note(s, []model.Key{other}, false)
 	check("endpoints of another", s, nil, "32000 Service shop/web: 1 IPv4, 0 IPv6 endpoints here\n")
 	next := *s
-	next.Endpoints = map[model.Key]*model.ServiceEndpoints{}
+	next.Endpoints = model.Objects[*model.ServiceEndpoints]{}
 	s = history.Note(&next, []model.Key{other, key}, false)
 	check("its endpoints", s, nil, "32000 Service shop/web: 0 IPv4, 0 IPv6 endpoints here\n")
 	next = *s
 	changed := svc.DeepCopy()
 	changed.Spec.HealthCheckNodePort = 32001
-	next.Services = map[model.Key]*corev1.Service{key: changed}
+	next.Services = model.ObjectsOf(map[model.Key]*corev1.Service{key: changed})
 	s = history.Note(&next, nil, true)
 	check("its port", s, nil, "32001 Service shop/web: 0 IPv4, 0 IPv6 endpoints here\n")
 	check("addresses", s, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, "32001 Service shop/web: 0 IPv4, 0 IPv6 endpoints here\n")

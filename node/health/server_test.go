@@ -68,7 +68,19 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func services(port uint16, four, six int) State {
-	return State{Services: map[uint16]Service{port: {Key: model.Key{Namespace: "shop", Name: "web"}, Endpoints4: four, Endpoints6: six}}, Eligible: true}
+	return State{Services: map[uint16]Service{port: service("web", four, six)}, Eligible: true}
+}
+
+// service has so many endpoints of each family: the first ones are the same each time.
+func service(name string, four, six int) Service {
+	s := Service{Key: model.Key{Namespace: "shop", Name: name}}
+	for i := range four {
+		s.Endpoints = append(s.Endpoints, netip.AddrFrom4([4]byte{10, 244, 1, byte(i + 2)}))
+	}
+	for i := range six {
+		s.Endpoints = append(s.Endpoints, netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i + 2)}))
+	}
+	return s
 }
 
 // TestService asks at a healthCheckNodePort, whose Service changes.
@@ -117,7 +129,7 @@ func TestTakenPort(t *testing.T) {
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
 	state := services(port, 1, 0)
 	free := freePort(t)
-	state.Services[free] = Service{Key: model.Key{Namespace: "shop", Name: "other"}, Endpoints4: 1}
+	state.Services[free] = service("other", 1, 0)
 	s := testServer(t, l.Addr().String())
 	s.Set(state)
 	run(t, s)
@@ -259,8 +271,15 @@ func TestProgrammed(t *testing.T) {
 	is("others come", "2", http.StatusOK)
 	s.Applied()
 	is("they are there", "3", http.StatusOK)
+	moved, web := services(port, 3, 0), service("web", 6, 0)
+	web.Endpoints = web.Endpoints[3:] // as many, and none of those that there were
+	moved.Services[port] = web
+	set(moved)
+	is("all of them are replaced", "0", http.StatusServiceUnavailable)
+	s.Applied()
+	is("the kernel has the new ones", "3", http.StatusOK)
 	other := services(port, 3, 0)
-	other.Services[port] = Service{Key: model.Key{Namespace: "shop", Name: "other"}, Endpoints4: 3}
+	other.Services[port] = service("other", 3, 0)
 	set(other)
 	is("another Service has the port", "0", http.StatusServiceUnavailable)
 	s.Applied()
@@ -285,6 +304,10 @@ func TestFamilies(t *testing.T) {
 			svc.Spec.ClusterIP, svc.Spec.ClusterIPs = c.clusterIPs[0], c.clusterIPs
 			state, _ := Build(snapshot, "n1", model.Own{}, nil)
 			s := state.Services[32000]
+			now := s.within(Service{Key: s.Key, Endpoints: s.Endpoints[:1], Only: familyOf(s.Endpoints[0])})
+			if n := now.endpoints(netip.MustParseAddr("2001:db8::1")); n != min(1, c.at4) {
+				t.Errorf("%d endpoints over IPv6 while the kernel has the first one and its family alone", n)
+			}
 			if got4, got6 := s.endpoints(netip.MustParseAddr("192.0.2.1")), s.endpoints(netip.MustParseAddr("2001:db8::1")); got4 != c.at4 || got6 != c.at6 {
 				t.Errorf("%d endpoints over IPv4 and %d over IPv6, want %d and %d", got4, got6, c.at4, c.at6)
 			}

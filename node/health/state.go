@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -20,18 +21,30 @@ type State struct {
 // A Service is one that is asked about.
 type Service struct {
 	model.Key
-	// Endpoints4 and Endpoints6 are the numbers of addresses of ready endpoints on this node.
-	Endpoints4, Endpoints6 int
+	// Endpoints are the addresses of ready endpoints on this node, sorted.
+	Endpoints []netip.Addr
 	// Only is 4 or 6 for a Service of one family, 0 for one of both. A balancer may ask a node of both families at any address.
 	Only int
 }
 
 // endpoints is the number for who asks at an address: that of its family, if the Service has it.
-func (s Service) endpoints(at netip.Addr) int {
-	if s.Only == 6 || s.Only == 0 && at.Unmap().Is6() {
-		return s.Endpoints6
+func (s Service) endpoints(at netip.Addr) int { return s.count(cmp.Or(s.Only, familyOf(at))) }
+
+// count is the number of endpoints of a family, 4 or 6.
+func (s Service) count(of int) (n int) {
+	for _, a := range s.Endpoints {
+		if familyOf(a) == of {
+			n++
+		}
 	}
-	return s.Endpoints4
+	return n
+}
+
+func familyOf(a netip.Addr) int {
+	if a.Unmap().Is6() {
+		return 6
+	}
+	return 4
 }
 
 // at says whether an address of the node is asked.
@@ -39,11 +52,13 @@ func (s State) at(a netip.Addr) bool {
 	return s.Addresses == nil || a.IsLoopback() || slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
-// within returns s with no more endpoints than there are in the kernel: none if that has another Service there.
+// within returns s with those of its endpoints that there are in the kernel: none if that has another Service there. A family that the kernel
+// does not have yet is none of the Service's.
 func (s Service) within(there Service) Service {
 	if there.Key != s.Key {
 		there = Service{}
 	}
-	s.Endpoints4, s.Endpoints6 = min(s.Endpoints4, there.Endpoints4), min(s.Endpoints6, there.Endpoints6)
+	s.Endpoints = slices.DeleteFunc(slices.Clone(s.Endpoints), func(a netip.Addr) bool { return !slices.Contains(there.Endpoints, a) })
+	s.Only = cmp.Or(s.Only, there.Only)
 	return s
 }

@@ -22,7 +22,7 @@ func TestByAge(t *testing.T) {
 		all[model.Key{Name: name}] = s
 	}
 	var is []string
-	for _, key := range byAge(all) {
+	for _, key := range byAge(model.ObjectsOf(all)) {
 		is = append(is, key.Name)
 	}
 	if want := []string{"c", "b", "a", "d"}; !slices.Equal(is, want) {

@@ -74,7 +74,7 @@ func (k *books) watch(s *model.Snapshot, settings Settings) {
 	for _, c := range s.Claims {
 		_ = contain.Do(func() { add(c.Spec.Address) })
 	}
-	for _, svc := range s.Services {
+	for _, svc := range s.Services.All() {
 		_ = contain.Do(func() {
 			for _, text := range svc.Spec.ExternalIPs {
 				add(text)

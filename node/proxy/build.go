@@ -52,9 +52,9 @@ func build(s *model.Snapshot, self string, settings Settings, books *books) (Sta
 	problems = append(append(problems, more...), state.addRanges(s, self, settings)...)
 	t := site{self: self, node: s.Nodes[self], settings: settings, own: model.OwnOf(s, settings.OwnPorts), vips: vips, lent: lent, outer: outer}
 	faults := state.addServices(byAge(s.Services), books.clear, func(key model.Key, into State) []model.Problem {
-		return t.add(key, s.Services[key], s.Endpoints[key], into, books)
+		return t.add(key, s.Services.Get(key), s.Endpoints.Get(key), into, books)
 	}, func(key model.Key, into State) {
-		b := serviceBuilder{into: into, books: books, key: key, svc: s.Services[key]}
+		b := serviceBuilder{into: into, books: books, key: key, svc: s.Services.Get(key)}
 		for _, addr := range slices.Concat(b.parseClusterIPs(), vips[key]) {
 			b.put(ofAddresses, addr)
 		}
@@ -78,10 +78,10 @@ func (s *State) addRanges(of *model.Snapshot, self string, settings Settings) []
 
 // byAge returns the keys of Services, the oldest first, so that of two that claim one frontend it stays with the one
 // that had it. Those of one second are in the order of their names.
-func byAge(services map[model.Key]*corev1.Service) []model.Key {
-	keys := model.SortedKeys(services)
+func byAge(services model.Objects[*corev1.Service]) []model.Key {
+	keys := services.SortedKeys()
 	slices.SortStableFunc(keys, func(a, b model.Key) int {
-		return model.CompareAge(services[a].CreationTimestamp.Time, services[b].CreationTimestamp.Time)
+		return model.CompareAge(services.Get(a).CreationTimestamp.Time, services.Get(b).CreationTimestamp.Time)
 	})
 	return keys
 }

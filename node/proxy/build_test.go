@@ -135,8 +135,8 @@ func TestBuildServiceAgrees(t *testing.T) {
 			vips[ref.Name] = append(vips[ref.Name], netip.MustParseAddr(claim.Spec.Address))
 		}
 	}
-	for key, svc := range s.Services {
-		part, _ := proxy.BuildService(svc, s.Endpoints[key], vips[key.Name], model.Own{}, s.Nodes[self], self)
+	for key, svc := range s.Services.All() {
+		part, _ := proxy.BuildService(svc, s.Endpoints.Get(key), vips[key.Name], model.Own{}, s.Nodes[self], self)
 		for f, b := range part.Frontends {
 			if !whole.Frontends[f].Equal(b) {
 				t.Errorf("%s of %s: alone %v, in the whole %v", f, key, b, whole.Frontends[f])

@@ -25,29 +25,29 @@ func TestPanicCostsOneObject(t *testing.T) {
 		object  string
 		reserve bool // its ClusterIP
 	}{
-		"ports": {func(s *model.Snapshot) { s.Services[b].Spec.Ports = broken.Slice[corev1.ServicePort]() }, "Service n/b", true},
+		"ports": {func(s *model.Snapshot) { s.Services.Get(b).Spec.Ports = broken.Slice[corev1.ServicePort]() }, "Service n/b", true},
 		"endpoints": {func(s *model.Snapshot) {
-			s.Endpoints[b].Ports = append(s.Endpoints[b].Ports, model.PortEndpoints{Name: "y", Protocol: "TCP", Endpoints: broken.Slice[model.Endpoint]()})
+			s.Endpoints.Get(b).Ports = append(s.Endpoints.Get(b).Ports, model.PortEndpoints{Name: "y", Protocol: "TCP", Endpoints: broken.Slice[model.Endpoint]()})
 		}, "Service n/b", true},
-		"ClusterIPs": {func(s *model.Snapshot) { s.Services[b].Spec.ClusterIPs = broken.Slice[string]() }, "Service n/b", false},
+		"ClusterIPs": {func(s *model.Snapshot) { s.Services.Get(b).Spec.ClusterIPs = broken.Slice[string]() }, "Service n/b", false},
 		"claim": {func(s *model.Snapshot) {
 			s.Claims["203.0.113.9"] = &v1alpha1.AddressClaim{Spec: v1alpha1.AddressClaimSpec{Address: broken.Text()}}
 		}, "AddressClaim 203.0.113.9", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &model.Snapshot{Services: map[model.Key]*corev1.Service{}, Endpoints: map[model.Key]*model.ServiceEndpoints{}, Claims: map[string]*v1alpha1.AddressClaim{}}
+			s := &model.Snapshot{Claims: map[string]*v1alpha1.AddressClaim{}}
 			for i, name := range []string{"a", "b", "c"} {
 				key := model.Key{Namespace: "n", Name: name}
-				s.Services[key] = &corev1.Service{
+				s.Services = s.Services.With(key, &corev1.Service{
 					ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name},
 					Spec: corev1.ServiceSpec{
 						Type: corev1.ServiceTypeLoadBalancer, ClusterIP: fmt.Sprint("10.96.0.", i+1),
 						// b and c want one node port: b is first, and loses it with all else.
 						Ports: []corev1.ServicePort{{Name: "x", Port: 80, NodePort: int32(30000 + (i+1)/2)}, {Name: "y", Port: 81}},
 					},
-				}
+				})
 				eps := []model.Endpoint{{AddrPort: netip.MustParseAddrPort(fmt.Sprintf("10.244.0.%d:80", i+1)), Ready: true}}
-				s.Endpoints[key] = &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "x", Protocol: "TCP", Endpoints: eps}}}
+				s.Endpoints = s.Endpoints.With(key, &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "x", Protocol: "TCP", Endpoints: eps}}})
 			}
 			c.breakIt(s)
 			state, problems := proxy.Build(s, "n1", proxy.DefaultSettings())

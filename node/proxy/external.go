@@ -17,7 +17,7 @@ import (
 func external(s *model.Snapshot, self string, settings Settings, vips, lent map[model.Key][]netip.Addr) (map[model.Key][]netip.Addr, []model.Problem) {
 	asked := map[model.Key][]netip.Addr{}
 	var problems []model.Problem
-	for key, svc := range s.Services {
+	for key, svc := range s.Services.All() {
 		_ = contain.Do(func() { // addServices tells of it
 			if len(svc.Spec.ExternalIPs) == 0 || !proxied(svc) {
 				return

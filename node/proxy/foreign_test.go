@@ -16,10 +16,10 @@ import (
 func TestForeignClaims(t *testing.T) {
 	key := model.Key{Namespace: "default", Name: "web"}
 	s := &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{
 			key:                                {ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Port: 80}}}},
 			{Namespace: "default", Name: "db"}: {ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.2"}},
-		},
+		}),
 		Nodes:  map[string]*model.Node{"n1": {Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}},
 		Claims: map[string]*v1alpha1.AddressClaim{},
 	}

@@ -19,9 +19,9 @@ func lent(s *model.Snapshot, self string, vips map[model.Key][]netip.Addr, class
 	out := map[model.Key][]netip.Addr{}
 	var all []netip.Addr
 	var others []model.Key
-	for _, key := range model.SortedKeys(s.Services) {
+	for _, key := range s.Services.SortedKeys() {
 		_ = contain.Do(func() { // addServices tells of it
-			svc := s.Services[key]
+			svc := s.Services.Get(key)
 			addrs := statusAddrs(svc)
 			switch {
 			case len(addrs) == 0 || len(vips[key]) > 0 || !proxied(svc):
@@ -35,7 +35,7 @@ func lent(s *model.Snapshot, self string, vips map[model.Key][]netip.Addr, class
 	}
 	problems := refuse(s, out, all, vips)
 	if len(others) > 0 {
-		svc := s.Services[others[0]]
+		svc := s.Services.Get(others[0])
 		problems = append(problems, model.Problemf(model.ObjectRef{Kind: "Node", Name: self}, "BalancerNotServed",
 			"Other load balancers gave addresses to Services that this node does not serve (%d; the first is %s with %s). Unless the balancer translates "+
 				"these addresses itself, allow its class: hythe node --balancer-class %q.", len(others), others[0], statusAddrs(svc)[0], class(svc)))

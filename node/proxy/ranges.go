@@ -72,8 +72,8 @@ func othersIn(p netip.Prefix, s *model.Snapshot, local []netip.Addr, services fu
 
 // clusterIPs are the addresses of all Services.
 func clusterIPs(s *model.Snapshot) map[netip.Addr]bool {
-	out := make(map[netip.Addr]bool, len(s.Services))
-	for _, svc := range s.Services {
+	out := make(map[netip.Addr]bool, s.Services.Len())
+	for _, svc := range s.Services.All() {
 		_ = contain.Do(func() { // addServices tells of it
 			for _, a := range model.ClusterIPs(svc) {
 				out[a] = true

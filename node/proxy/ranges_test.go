@@ -16,11 +16,11 @@ import (
 // not read anew for each of them.
 func TestManyOwnAddresses(t *testing.T) {
 	build := func(own int) float64 {
-		s := &model.Snapshot{Services: map[model.Key]*corev1.Service{},
+		s := &model.Snapshot{
 			ServiceCIDRs: map[string]*networkingv1.ServiceCIDR{"kubernetes": {Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}}}
 		settings, addr := proxy.DefaultSettings(), netip.MustParseAddr("10.96.0.1")
 		for i := range 200 {
-			s.Services[model.Key{Namespace: "a", Name: strconv.Itoa(i)}] = &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: addr.String()}}
+			s.Services = s.Services.With(model.Key{Namespace: "a", Name: strconv.Itoa(i)}, &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: addr.String()}})
 			if i < own {
 				settings.LocalAddresses = append(settings.LocalAddresses, addr)
 			}

@@ -49,7 +49,7 @@ func (b *Builder) Update(s *model.Snapshot, self string, settings Settings) (Cha
 	u := update{Builder: b, change: Change{Gone: newState(), Come: newState()}, pings: newState().Pings, delta: map[use]int{}}
 	slices.SortFunc(keys, model.CompareKeys)
 	for _, key := range keys {
-		if !u.service(key, b.snapshot.Services[key], s.Services[key], s) {
+		if !u.service(key, b.snapshot.Services.Get(key), s.Services.Get(key), s) {
 			b.Forget()
 			return Change{}, nil, false
 		}
@@ -82,10 +82,10 @@ func (u *update) service(key model.Key, old, svc *corev1.Service, s *model.Snaps
 	var before, now []model.Problem
 	err := contain.Do(func() {
 		if old != nil {
-			before = u.site.add(key, old, u.snapshot.Endpoints[key], was, had)
+			before = u.site.add(key, old, u.snapshot.Endpoints.Get(key), was, had)
 		}
 		if svc != nil {
-			now = u.site.add(key, svc, s.Endpoints[key], is, has)
+			now = u.site.add(key, svc, s.Endpoints.Get(key), is, has)
 		}
 	})
 	if err != nil || !slices.Equal(before, now) {

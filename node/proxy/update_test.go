@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
@@ -77,8 +76,8 @@ func testUpdate(t *testing.T, seeds uint64, changed changer) {
 // changeEndpoints returns a Snapshot in which endpoints of some Services changed.
 func changeEndpoints(r *rand.Rand, h *model.History, s *model.Snapshot) *model.Snapshot {
 	out := *s
-	out.Endpoints = maps.Clone(s.Endpoints)
-	keys := model.SortedKeys(out.Endpoints)
+	out.Endpoints = s.Endpoints
+	keys := out.Endpoints.SortedKeys()
 	var touched []model.Key
 	for range 1 + r.IntN(3) {
 		if len(keys) == 0 {
@@ -86,7 +85,7 @@ func changeEndpoints(r *rand.Rand, h *model.History, s *model.Snapshot) *model.S
 		}
 		key := keys[r.IntN(len(keys))]
 		next := &model.ServiceEndpoints{}
-		for _, p := range out.Endpoints[key].Ports {
+		for _, p := range out.Endpoints.Get(key).Ports {
 			p.Endpoints = slices.Clone(p.Endpoints)
 			if n := len(p.Endpoints); n > 0 {
 				switch e := &p.Endpoints[r.IntN(n)]; r.IntN(6) {
@@ -106,7 +105,7 @@ func changeEndpoints(r *rand.Rand, h *model.History, s *model.Snapshot) *model.S
 			p.Endpoints = slices.CompactFunc(p.Endpoints, func(a, b model.Endpoint) bool { return a.AddrPort == b.AddrPort })
 			next.Ports = append(next.Ports, p)
 		}
-		out.Endpoints[key] = next
+		out.Endpoints = out.Endpoints.With(key, next)
 		touched = append(touched, key)
 	}
 	return h.Note(&out, touched, false)
@@ -119,20 +118,20 @@ func changeServices(r *rand.Rand, h *model.History, s *model.Snapshot) *model.Sn
 		return changeEndpoints(r, h, s)
 	}
 	out := *s
-	out.Services = maps.Clone(s.Services)
-	keys := append(model.SortedKeys(s.Services), model.Key{Namespace: "default", Name: "new"}, model.Key{Namespace: "a", Name: "first"})
+	out.Services = s.Services
+	keys := append(s.Services.SortedKeys(), model.Key{Namespace: "default", Name: "new"}, model.Key{Namespace: "a", Name: "first"})
 	var touched []model.Key
 	for range 1 + r.IntN(2) {
 		key := keys[r.IntN(len(keys))]
 		touched = append(touched, key)
 		if r.IntN(4) == 0 {
-			delete(out.Services, key)
+			out.Services = out.Services.Without(key)
 			continue
 		}
-		svc := out.Services[key]
+		svc := out.Services.Get(key)
 		if svc == nil {
 			svc = &corev1.Service{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Unix(int64(r.IntN(3))*1e9, 0)}}
-			if like := s.Services[keys[r.IntN(len(keys))]]; like != nil && r.IntN(2) == 0 {
+			if like := s.Services.Get(keys[r.IntN(len(keys))]); like != nil && r.IntN(2) == 0 {
 				svc = like
 			}
 		}
@@ -141,7 +140,7 @@ func changeServices(r *rand.Rand, h *model.History, s *model.Snapshot) *model.Sn
 		for range 1 + r.IntN(2) {
 			changeService(r, svc)
 		}
-		out.Services[key] = svc
+		out.Services = out.Services.With(key, svc)
 	}
 	return h.NoteServices(&out, nil, touched, false)
 }

@@ -50,11 +50,11 @@ func world(t *testing.T) (*dump.Config, Want) {
 	}
 	want := Want{
 		Config: config, Resources: &resources, Node: "n1", Now: time.Now(),
-		Snapshot: &model.Snapshot{Ingresses: map[model.Key]*networkingv1.Ingress{
+		Snapshot: &model.Snapshot{Ingresses: model.ObjectsOf(map[model.Key]*networkingv1.Ingress{
 			shop.Ingresses[0]: {ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(created), ManagedFields: []metav1.ManagedFieldsEntry{
 				{Time: &metav1.Time{Time: changed}}, {Time: &metav1.Time{Time: changed.AddDate(0, 1, 0)}, Subresource: "status"},
 			}}},
-		}},
+		})},
 	}
 	return has(t, config, &resources), want
 }

@@ -287,7 +287,7 @@ func (w Want) podOf(cluster string, addr netip.AddrPort) (node, pod string) {
 	if w.Snapshot == nil {
 		return "", ""
 	}
-	endpoints := w.Snapshot.Endpoints[model.Key{Namespace: o.Namespace, Name: o.Name}]
+	endpoints := w.Snapshot.Endpoints.Get(model.Key{Namespace: o.Namespace, Name: o.Name})
 	if endpoints == nil {
 		return "", ""
 	}

@@ -69,15 +69,15 @@ func (w Want) since(o model.ObjectRef) time.Time {
 	var meta *metav1.ObjectMeta
 	switch o.Kind {
 	case "Ingress":
-		if i := w.Snapshot.Ingresses[key]; i != nil {
+		if i := w.Snapshot.Ingresses.Get(key); i != nil {
 			meta = &i.ObjectMeta
 		}
 	case "Service":
-		if s := w.Snapshot.Services[key]; s != nil {
+		if s := w.Snapshot.Services.Get(key); s != nil {
 			meta = &s.ObjectMeta
 		}
 	case "Secret":
-		if s := w.Snapshot.Secrets[key]; s != nil {
+		if s := w.Snapshot.Secrets.Get(key); s != nil {
 			meta = &s.ObjectMeta
 		}
 	}

@@ -67,10 +67,10 @@ func each(s *model.Snapshot, note func(key string, created time.Time)) {
 	if s == nil {
 		return
 	}
-	for key, o := range s.Ingresses {
+	for key, o := range s.Ingresses.All() {
 		note(Key("Ingress", key), o.CreationTimestamp.Time)
 	}
-	for key, o := range s.Services {
+	for key, o := range s.Services.All() {
 		note(Key("Service", key), o.CreationTimestamp.Time)
 	}
 	for name, o := range s.Pools {
@@ -95,10 +95,10 @@ func (t Times) Recover(s *model.Snapshot, now time.Time) Times {
 			next[k] = now
 		}
 	}
-	for key, o := range s.Ingresses {
+	for key, o := range s.Ingresses.All() {
 		note("Ingress", key, len(o.Status.LoadBalancer.Ingress) > 0)
 	}
-	for key, o := range s.Services {
+	for key, o := range s.Services.All() {
 		note("Service", key, len(o.Status.LoadBalancer.Ingress) > 0)
 	}
 	for name, o := range s.Pools {

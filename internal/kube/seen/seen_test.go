@@ -16,16 +16,16 @@ func at(second int) time.Time { return time.Date(2026, 5, 1, 12, 0, second, 0, t
 
 func TestNext(t *testing.T) {
 	snapshot := func(names ...string) *model.Snapshot {
-		s := &model.Snapshot{Ingresses: map[model.Key]*networkingv1.Ingress{}}
+		s := &model.Snapshot{}
 		for _, name := range names {
-			s.Ingresses[model.Key{Namespace: "shop", Name: name}] = &networkingv1.Ingress{}
+			s.Ingresses = s.Ingresses.With(model.Key{Namespace: "shop", Name: name}, &networkingv1.Ingress{})
 		}
 		return s
 	}
 	explicit := snapshot("a", "b", "c")
-	explicit.Ingresses[model.Key{Namespace: "shop", Name: "c"}].CreationTimestamp = metav1.NewTime(at(99))
+	explicit.Ingresses.Get(model.Key{Namespace: "shop", Name: "c"}).CreationTimestamp = metav1.NewTime(at(99))
 	stamped := snapshot("a", "b")
-	stamped.Ingresses[model.Key{Namespace: "shop", Name: "a"}].CreationTimestamp = metav1.NewTime(at(1))
+	stamped.Ingresses.Get(model.Key{Namespace: "shop", Name: "a"}).CreationTimestamp = metav1.NewTime(at(1))
 	broken := snapshot("b")
 	broken.Problems = []model.Problem{model.Problemf(model.ObjectRef{Kind: "File", Name: "a.yaml"}, "Unreadable", "no")}
 	a, b := "Ingress.shop.a", "Ingress.shop.b"

@@ -132,11 +132,11 @@ func eventObject(s *model.Snapshot, ref model.ObjectRef) (corev1.ObjectReference
 	var object metav1.Object
 	switch ref.Kind {
 	case "Ingress":
-		if o := s.Ingresses[key]; o != nil {
+		if o := s.Ingresses.Get(key); o != nil {
 			object = o
 		}
 	case "Service":
-		if o := s.Services[key]; o != nil {
+		if o := s.Services.Get(key); o != nil {
 			object = o
 		}
 	case "GatewayConfig":

@@ -107,12 +107,12 @@ func (f *fakeServer) writer(t *testing.T) *Writer {
 // TestPanicCostsItself checks that an object whose writing panics costs itself alone.
 func TestPanicCostsItself(t *testing.T) {
 	f := &fakeServer{objects: map[string]any{}}
-	s := &model.Snapshot{Services: map[model.Key]*corev1.Service{}}
+	s := &model.Snapshot{}
 	d := Desired{Services: map[model.Key][]corev1.LoadBalancerIngress{}}
 	for _, name := range []string{"a", "b", "c"} {
 		service := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name}}
 		key := model.Key{Namespace: "n", Name: name}
-		s.Services[key] = service
+		s.Services = s.Services.With(key, service)
 		d.Services[key] = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}}
 		f.objects["/api/v1/namespaces/n/services/"+name] = service
 	}
@@ -143,10 +143,10 @@ func TestTwoLeaders(t *testing.T) {
 			Services: map[model.Key][]corev1.LoadBalancerIngress{{Namespace: "n", Name: service}: {{IP: c.Spec.Address}}},
 		}
 	}
-	s := &model.Snapshot{Services: map[model.Key]*corev1.Service{}}
+	s := &model.Snapshot{}
 	for _, name := range []string{"a", "b"} {
 		service := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name}}
-		s.Services[model.Key{Namespace: "n", Name: name}] = service
+		s.Services = s.Services.With(model.Key{Namespace: "n", Name: name}, service)
 		f.objects["/api/v1/namespaces/n/services/"+name] = service
 	}
 	one, two := f.writer(t), f.writer(t)
@@ -253,7 +253,7 @@ func TestConflict(t *testing.T) {
 		conflicts--
 		return true
 	}
-	s := &model.Snapshot{Services: map[model.Key]*corev1.Service{key: service}}
+	s := &model.Snapshot{Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: service})}
 	d := Desired{Services: map[model.Key][]corev1.LoadBalancerIngress{key: {{IP: "203.0.113.1"}}}}
 	if _, err := f.writer(t).Set(t.Context(), s, d); err != nil {
 		t.Fatal(err)
@@ -268,14 +268,14 @@ func TestConflict(t *testing.T) {
 // gateways is taken away.
 func TestOnlyOwnStatus(t *testing.T) {
 	f := &fakeServer{objects: map[string]any{}}
-	s := &model.Snapshot{Ingresses: map[model.Key]*networkingv1.Ingress{}, Claims: map[string]*v1alpha1.AddressClaim{}}
+	s := &model.Snapshot{Claims: map[string]*v1alpha1.AddressClaim{}}
 	gateway := model.Key{Namespace: "hythe-system", Name: "gateway"}
 	for name, ips := range map[string][]string{"served": {"203.0.113.10"}, "new": nil, "left": {"203.0.113.10"}, "foreign": {"198.51.100.7"}, "behind": {"203.0.113.11"}} {
 		i := &networkingv1.Ingress{TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "Ingress"}, ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name}}
 		for _, ip := range ips {
 			i.Status.LoadBalancer.Ingress = append(i.Status.LoadBalancer.Ingress, networkingv1.IngressLoadBalancerIngress{IP: ip})
 		}
-		s.Ingresses[model.Key{Namespace: "n", Name: name}] = i
+		s.Ingresses = s.Ingresses.With(model.Key{Namespace: "n", Name: name}, i)
 		f.objects["/apis/networking.k8s.io/v1/namespaces/n/ingresses/"+name] = i
 	}
 	d := Desired{GatewayService: gateway, Ingresses: map[model.Key][]networkingv1.IngressLoadBalancerIngress{

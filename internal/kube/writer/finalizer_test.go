@@ -34,7 +34,7 @@ func TestFinalizerWithAddress(t *testing.T) {
 			service := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "a", Finalizers: test.finalizers}}
 			service.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}}
 			f := &fakeServer{objects: map[string]any{"/api/v1/namespaces/n/services/a": service}}
-			s := &model.Snapshot{Services: map[model.Key]*corev1.Service{key: service}}
+			s := &model.Snapshot{Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: service})}
 			d := Desired{
 				Services:   map[model.Key][]corev1.LoadBalancerIngress{key: {{IP: "203.0.113.1"}}},
 				Finalizers: map[model.Key]bool{key: test.want},

@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"hythe.dev/hythe/internal/model"
 )
 
@@ -38,7 +36,7 @@ func TestFlapping(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &fakeServer{objects: map[string]any{}}
 				w := f.writer(t)
-				s := &model.Snapshot{Services: map[model.Key]*corev1.Service{}}
+				s := &model.Snapshot{}
 				for i := range 3600 {
 					problems, news := test.at(i)
 					if i == 1800 {

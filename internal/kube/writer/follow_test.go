@@ -108,7 +108,9 @@ func anySnapshot(*model.Snapshot) bool { return true }
 
 // hasService is the property that a Service of the namespace default exists.
 func hasService(name string) func(*model.Snapshot) bool {
-	return func(s *model.Snapshot) bool { return s.Services[model.Key{Namespace: "default", Name: name}] != nil }
+	return func(s *model.Snapshot) bool {
+		return s.Services.Get(model.Key{Namespace: "default", Name: name}) != nil
+	}
 }
 
 func service(name string) string {

@@ -30,7 +30,7 @@ func TestIngressKeepsClaim(t *testing.T) {
 	refused := true
 	f.refuse = func(r *http.Request) bool { return refused && r.Method == http.MethodPut }
 	s := &model.Snapshot{
-		Ingresses: map[model.Key]*networkingv1.Ingress{{Namespace: "n", Name: "a"}: ingress},
+		Ingresses: model.ObjectsOf(map[model.Key]*networkingv1.Ingress{{Namespace: "n", Name: "a"}: ingress}),
 		Claims:    map[string]*v1alpha1.AddressClaim{"203.0.113.10": claim},
 	}
 	d := Desired{GatewayService: gateway, Ingresses: map[model.Key][]networkingv1.IngressLoadBalancerIngress{{Namespace: "n", Name: "a"}: {{IP: "203.0.113.11"}}}}
@@ -64,7 +64,7 @@ func TestNoClaimNoFinalizer(t *testing.T) {
 		Claims: []*v1alpha1.AddressClaim{claim}, Finalizers: map[model.Key]bool{key: true},
 		Services: map[model.Key][]corev1.LoadBalancerIngress{key: {{IP: "203.0.113.10"}}},
 	}
-	problems, err := f.writer(t).Set(t.Context(), &model.Snapshot{Services: map[model.Key]*corev1.Service{key: service}}, d)
+	problems, err := f.writer(t).Set(t.Context(), &model.Snapshot{Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: service})}, d)
 	if err != nil || len(problems) != 1 || problems[0].Reason != ReasonClaimedByAnother {
 		t.Errorf("problems %v, error %v", problems, err)
 	}
@@ -93,8 +93,8 @@ func TestClaimNotWritten(t *testing.T) {
 	}}
 	f.refuse = func(r *http.Request) bool { return refused && strings.HasSuffix(r.URL.Path, "addressclaims") }
 	s := &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{key: service}, Claims: map[string]*v1alpha1.AddressClaim{"203.0.113.10": claimOf("203.0.113.10")},
-		Ingresses: map[model.Key]*networkingv1.Ingress{{Namespace: "n", Name: "i"}: ingress},
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: service}), Claims: map[string]*v1alpha1.AddressClaim{"203.0.113.10": claimOf("203.0.113.10")},
+		Ingresses: model.ObjectsOf(map[model.Key]*networkingv1.Ingress{{Namespace: "n", Name: "i"}: ingress}),
 	}
 	d := Desired{
 		Claims: []*v1alpha1.AddressClaim{claimOf("203.0.113.20")}, GatewayService: key,
@@ -135,7 +135,7 @@ func TestYieldedFinalizer(t *testing.T) {
 		d := Desired{
 			Services: map[model.Key][]corev1.LoadBalancerIngress{key: ingress}, Finalizers: map[model.Key]bool{key: true}, Yielded: []model.Key{key},
 		}
-		if _, err := f.writer(t).Set(t.Context(), &model.Snapshot{Services: map[model.Key]*corev1.Service{key: service}}, d); err != nil {
+		if _, err := f.writer(t).Set(t.Context(), &model.Snapshot{Services: model.ObjectsOf(map[model.Key]*corev1.Service{key: service})}, d); err != nil {
 			t.Fatal(err)
 		}
 		if got := f.written(); got != want {

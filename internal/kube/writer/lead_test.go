@@ -183,8 +183,8 @@ func TestStoppedLeader(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		owners := map[string]string{}
-		for _, key := range model.SortedKeys(now.Services) {
-			in := now.Services[key].Status.LoadBalancer.Ingress
+		for _, key := range now.Services.SortedKeys() {
+			in := now.Services.Get(key).Status.LoadBalancer.Ingress
 			if len(in) == 0 && given[key.String()] != "" {
 				t.Errorf("Service %s lost its address %s", key, given[key.String()])
 			}

@@ -26,8 +26,8 @@ import (
 func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, late map[model.Key]bool, errs *[]error) {
 	unclaimed := late[d.GatewayService]
 	w.setServices(ctx, s, d, lost, late, errs)
-	for _, key := range model.SortedKeys(s.Ingresses) {
-		ingress := s.Ingresses[key]
+	for _, key := range s.Ingresses.SortedKeys() {
+		ingress := s.Ingresses.Get(key)
 		if _, served := d.Ingresses[key]; served && unclaimed {
 			continue
 		}
@@ -68,7 +68,7 @@ func (w *Writer) setStatus(ctx context.Context, s *model.Snapshot, d Desired, lo
 func (w *Writer) setServices(ctx context.Context, s *model.Snapshot, d Desired, lost map[string]bool, late map[model.Key]bool, errs *[]error) {
 	for _, key := range model.SortedKeys(d.Services) {
 		want := slices.DeleteFunc(slices.Clone(d.Services[key]), func(i corev1.LoadBalancerIngress) bool { return lost[i.IP] })
-		service := s.Services[key]
+		service := s.Services.Get(key)
 		if service == nil || late[key] {
 			continue
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -380,11 +379,11 @@ func TestWriterRaces(t *testing.T) {
 			t.Errorf("status %q after %d writes, want an address after 2", serviceIP(s, "one"), puts.Load())
 		}
 		// A Snapshot from before that shows an older Service now must not lead to another claim for the address.
-		early := snapshot.Services[model.Key{Namespace: "default", Name: "one"}].DeepCopy()
+		early := snapshot.Services.Get(model.Key{Namespace: "default", Name: "one"}).DeepCopy()
 		early.Name, early.CreationTimestamp.Time = "early", early.CreationTimestamp.Add(-time.Hour)
 		late := *snapshot
-		late.Services = maps.Clone(snapshot.Services)
-		late.Services[model.Key{Namespace: early.Namespace, Name: early.Name}] = early
+		late.Services = snapshot.Services
+		late.Services = late.Services.With(model.Key{Namespace: early.Namespace, Name: early.Name}, early)
 		d := desired(w.Current(&late))
 		if got := fmt.Sprint(d.Services[model.Key{Namespace: "default", Name: "one"}]); !strings.Contains(got, serviceIP(s, "one")) {
 			t.Errorf("Service one gets %s in place of %s", got, serviceIP(s, "one"))
@@ -435,7 +434,7 @@ spec: {address: 203.0.113.12, pool: edge, services: [{namespace: default, name: 
 			})
 		}
 		now := f.until("the claim of two", func(s *model.Snapshot) bool {
-			return s.Claims["203.0.113.13"] != nil && len(s.Services[model.Key{Namespace: "default", Name: "two"}].Status.LoadBalancer.Ingress) == 1
+			return s.Claims["203.0.113.13"] != nil && len(s.Services.Get(model.Key{Namespace: "default", Name: "two"}).Status.LoadBalancer.Ingress) == 1
 		})
 		d := desired(now)
 		d.Claims = d.Claims[:len(d.Claims)-1]

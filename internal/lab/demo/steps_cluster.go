@@ -34,7 +34,7 @@ func (d *demo) showCluster(ctx context.Context) {
 }
 
 func (d *demo) showNodePort(ctx context.Context, snapshot *model.Snapshot) {
-	cart := snapshot.Services[model.Key{Namespace: "shop", Name: "cart"}]
+	cart := snapshot.Services.Get(model.Key{Namespace: "shop", Name: "cart"})
 	if cart == nil || len(cart.Spec.Ports) == 0 {
 		d.result("NodePort of Service shop/cart", "", 0, errors.New("there is none"))
 		return
@@ -63,7 +63,7 @@ func podOn(st lab.Status, owner, node string) *lab.PodStatus {
 }
 
 func (d *demo) showClusterIP(ctx context.Context, snapshot *model.Snapshot, st lab.Status) {
-	web := snapshot.Services[model.Key{Namespace: "shop", Name: "web"}]
+	web := snapshot.Services.Get(model.Key{Namespace: "shop", Name: "web"})
 	if web == nil {
 		d.result("ClusterIP of Service shop/web", "", 0, errors.New("there is no such Service"))
 		return

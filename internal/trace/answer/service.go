@@ -25,7 +25,7 @@ type ServiceQuery struct {
 
 // FindService looks a Service up in a Snapshot. Where there is none, the answer has no Object, and the nodes only.
 func FindService(s *model.Snapshot, q ServiceQuery) asked.ServiceAnswer {
-	key, found := q.Service, s.Services[q.Service] != nil
+	key, found := q.Service, s.Services.Get(q.Service) != nil
 	if q.Addr.IsValid() {
 		key, found = serviceAt(s, q)
 	}
@@ -60,8 +60,8 @@ func serviceAt(s *model.Snapshot, q ServiceQuery) (model.Key, bool) {
 	}
 	var best model.Key
 	found := false
-	for _, key := range model.SortedKeys(s.Services) {
-		svc := s.Services[key]
+	for _, key := range s.Services.SortedKeys() {
+		svc := s.Services.Get(key)
 		has := claimed[key] || svc.Spec.ClusterIP == q.Addr.String() || slices.Contains(svc.Spec.ClusterIPs, q.Addr.String())
 		if has && !found {
 			best, found = key, true
@@ -79,7 +79,7 @@ func serviceAt(s *model.Snapshot, q ServiceQuery) (model.Key, bool) {
 }
 
 func serviceAnswer(s *model.Snapshot, key model.Key) asked.ServiceAnswer {
-	svc := s.Services[key]
+	svc := s.Services.Get(key)
 	out := asked.ServiceAnswer{
 		Decider: asked.Decider{Object: model.Ref("Service", key), Since: svc.CreationTimestamp.Time},
 		Type:    string(svc.Spec.Type), Local: svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
@@ -112,7 +112,7 @@ func serviceAnswer(s *model.Snapshot, key model.Key) asked.ServiceAnswer {
 		}
 	}
 	for i := range svc.Spec.Ports {
-		out.Ports = append(out.Ports, portAnswer(&svc.Spec.Ports[i], s.Endpoints[key]))
+		out.Ports = append(out.Ports, portAnswer(&svc.Spec.Ports[i], s.Endpoints.Get(key)))
 	}
 	return out
 }
@@ -132,11 +132,11 @@ func portAnswer(port *corev1.ServicePort, endpoints *model.ServiceEndpoints) ask
 
 // findPod looks for a pod among the endpoints of all Services of its namespace.
 func findPod(s *model.Snapshot, namespace, pod string) asked.EndpointAnswer {
-	for _, key := range model.SortedKeys(s.Endpoints) {
+	for _, key := range s.Endpoints.SortedKeys() {
 		if key.Namespace != namespace {
 			continue
 		}
-		for _, p := range s.Endpoints[key].Ports {
+		for _, p := range s.Endpoints.Get(key).Ports {
 			for _, e := range p.Endpoints {
 				if e.Pod == pod {
 					return asked.EndpointAnswer{Address: e.AddrPort, Node: e.Node, Pod: e.Pod, Ready: e.Ready}

@@ -21,17 +21,17 @@ func serviceSnapshot() *model.Snapshot {
 		}
 	}
 	return &model.Snapshot{
-		Services: map[model.Key]*corev1.Service{
+		Services: model.ObjectsOf(map[model.Key]*corev1.Service{
 			web: service(web, "10.96.0.10", corev1.ServicePort{Name: "http", Port: 80, NodePort: 30080}),
 			dns: service(dns, "10.96.0.11", corev1.ServicePort{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}),
-		},
-		Endpoints: map[model.Key]*model.ServiceEndpoints{web: {Ports: []model.PortEndpoints{{
+		}),
+		Endpoints: model.ObjectsOf(map[model.Key]*model.ServiceEndpoints{web: {Ports: []model.PortEndpoints{{
 			Name: "http", Protocol: corev1.ProtocolTCP,
 			Endpoints: []model.Endpoint{
 				{AddrPort: netip.MustParseAddrPort("10.244.1.2:8080"), Node: "a", Pod: "web-1", Ready: true, Serving: true},
 				{AddrPort: netip.MustParseAddrPort("10.244.2.2:8080"), Node: "b", Pod: "web-2"},
 			},
-		}}}},
+		}}}}),
 		Claims: map[string]*v1alpha1.AddressClaim{"203.0.113.10": {
 			ObjectMeta: metav1.ObjectMeta{Name: "203.0.113.10"},
 			Spec: v1alpha1.AddressClaimSpec{Address: "203.0.113.10", Pool: "edge", Services: []v1alpha1.ServiceRef{

@@ -60,16 +60,8 @@ func (q question) stale(e Entry, s proxy.State, local func(netip.Addr) bool) boo
 	if e.Protocol != proxy.UDP && (e.Protocol != proxy.TCP || e.Over || !e.translated()) {
 		return false // a TCP connection that is not translated has both its ends, or notices
 	}
-	f := proxy.Frontend{Addr: e.Original.Dst.Addr(), Protocol: e.Protocol, Port: e.Original.Dst.Port()}
+	f := q.frontend(e, s, local)
 	b, known := s.Frontends[f]
-	// The same port of another host, or of an address without NodePorts, is none of ours, whoever translates it.
-	if dst := f.Addr; !known && !q.asks(f) && !dst.IsLoopback() && local(dst) && contains(s.NodePortRanges, dst) {
-		f.Addr = netip.IPv4Unspecified()
-		if dst.Is6() {
-			f.Addr = netip.IPv6Unspecified()
-		}
-		b, known = s.Frontends[f]
-	}
 	switch {
 	case known && !flowing(f, b):
 		return false
@@ -82,6 +74,30 @@ func (q question) stale(e Entry, s proxy.State, local func(netip.Addr) bool) boo
 		return !b.Keeps(e.Reply.Src)
 	}
 	return e.translated()
+}
+
+// frontend is the one by which an entry came.
+func (q question) frontend(e Entry, s proxy.State, local func(netip.Addr) bool) proxy.Frontend {
+	f := proxy.Frontend{Addr: e.Original.Dst.Addr(), Protocol: e.Protocol, Port: e.Original.Dst.Port()}
+	_, known := s.Frontends[f]
+	// The same port of another host, or of an address without NodePorts, is none of ours, whoever translates it.
+	if dst := f.Addr; !known && !q.asks(f) && !dst.IsLoopback() && local(dst) && contains(s.NodePortRanges, dst) {
+		f.Addr = netip.IPv4Unspecified()
+		if dst.Is6() {
+			f.Addr = netip.IPv6Unspecified()
+		}
+	}
+	return f
+}
+
+// lingers says whether an entry that is not stale came by a way by which nothing comes any more.
+func (q question) lingers(e Entry, s proxy.State, local func(netip.Addr) bool) (way, bool) {
+	if e.Protocol != proxy.TCP || e.Over || !e.translated() {
+		return way{}, false
+	}
+	f := q.frontend(e, s, local)
+	b, known := s.Frontends[f]
+	return way{f, e.Reply.Src}, known && b.Reset && !b.Keeps(e.Reply.Src)
 }
 
 func (q question) asks(f proxy.Frontend) bool {
@@ -112,10 +128,7 @@ func hasPod(b proxy.Backends, a netip.Addr) bool {
 func living(before, now proxy.State, changed []proxy.Frontend) map[proxy.Frontend]pods {
 	out, of := make(map[proxy.Frontend]pods, len(changed)), map[model.Key]proxy.Set[netip.Addr]{}
 	for _, f := range changed {
-		owner, is := now.Owners[f]
-		if !is {
-			owner, is = before.Owners[f]
-		}
+		owner, is := ownerOf(f, before, now)
 		if out[f] = nil; is && f.Protocol == proxy.TCP {
 			if of[owner] == nil {
 				of[owner] = proxy.Set[netip.Addr]{}
@@ -162,9 +175,10 @@ func (f filter) listed() filter {
 const maxFilters = 4
 
 // gone returns how the entries of changed TCP frontends are found: by the endpoints that they lost, which are one or two
-// where frontends and connections are many. Where it is not known what they had, it is all of the protocol.
-func gone(before, now proxy.State, changed map[proxy.Frontend]pods) map[filter]struct{} {
-	out := map[filter]struct{}{}
+// where frontends and connections are many. Where it is not known what they had, it is all of the protocol. ways lead to endpoints that are
+// there, but not by that frontend any more.
+func gone(before, now proxy.State, changed map[proxy.Frontend]pods) (out map[filter]struct{}, ways []way) {
+	out = map[filter]struct{}{}
 	for f, alive := range changed {
 		if f.Protocol != proxy.TCP {
 			continue
@@ -176,12 +190,13 @@ func gone(before, now proxy.State, changed map[proxy.Frontend]pods) map[filter]s
 		}
 		for _, e := range departed(old, b) {
 			if alive.has(e.Addr()) || hasPod(b, e.Addr()) {
+				ways = append(ways, way{f, e})
 				continue
 			}
 			out[filter{six: f.Addr.Is6(), protocol: proxy.TCP, endpoint: e}] = struct{}{}
 		}
 	}
-	return out
+	return out, ways
 }
 
 // filters returns which lists have all entries in question, sorted.

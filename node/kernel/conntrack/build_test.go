@@ -384,6 +384,45 @@ func TestLooksTwice(t *testing.T) {
 	}
 }
 
+// TestLooksAtRefused: what the kernel refused is looked at with each Set until it is there, and nothing else.
+func TestLooksAtRefused(t *testing.T) {
+	f, err := New(slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, refused := front(proxy.UDP, "10.96.0.10:53"), front(proxy.UDP, "10.96.0.11:53")
+	s := proxy.State{Frontends: map[proxy.Frontend]proxy.Backends{good: list("10.244.1.2:53"), refused: list("10.244.1.2:53")}}
+	now := time.Now()
+	asked := func() (out []proxy.Frontend) {
+		now = now.Add(2 * again)
+		for range 2 { // and what is to be looked at again
+			q, _ := f.take(now)
+			for frontend := range q.some {
+				out = append(out, frontend)
+			}
+			now = now.Add(2 * again)
+		}
+		slices.SortFunc(out, proxy.Frontend.Compare)
+		return slices.Compact(out)
+	}
+	f.Set(s, true, refused)
+	if got := asked(); len(got) != 2 {
+		t.Errorf("at first %v are looked at", got)
+	}
+	f.Set(s, true, refused)
+	if got := asked(); !slices.Equal(got, []proxy.Frontend{refused}) {
+		t.Errorf("while it is refused %v are looked at", got)
+	}
+	f.Set(s, true)
+	if got := asked(); !slices.Equal(got, []proxy.Frontend{refused}) {
+		t.Errorf("when it is there %v are looked at", got)
+	}
+	f.Set(s, true)
+	if got := asked(); len(got) != 0 || len(s.Frontends) != 2 {
+		t.Errorf("after that %v are looked at", got)
+	}
+}
+
 // TestUsage sees a table fill up.
 func TestUsage(t *testing.T) {
 	dir := t.TempDir()

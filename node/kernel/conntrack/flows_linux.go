@@ -46,6 +46,7 @@ type Flows struct {
 	now     question // to look at as soon as possible
 	later   question // to look at again, at due
 	due     time.Time
+	lasts   lingering
 }
 
 // backends are those of a frontend, with its Service.
@@ -109,8 +110,8 @@ func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Flows
 
 // Set says what the rules in the kernel are now: call it after they were changed. The first call has all flows looked
 // at. Where the change failed, in part or as a whole, whole is false: then its flows are looked at now, since most of it
-// may be there, and with the next call again.
-func (f *Flows) Set(s proxy.State, whole bool) {
+// may be there, and with the next call again. So are those of frontends that the kernel refused, and of no others.
+func (f *Flows) Set(s proxy.State, whole bool, refused ...proxy.Frontend) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.catchUp()
@@ -120,13 +121,26 @@ func (f *Flows) Set(s proxy.State, whole bool) {
 	} else {
 		base = *f.base
 	}
-	f.now.add(base, s)
+	f.lasts.change(&f.now, base, s, f.now.add(base, s))
 	if f.state = &s; whole {
-		f.base = &s
+		f.base = without(&s, refused)
 	}
 	if f.now.any() {
 		f.poke()
 	}
+}
+
+// without is s without some frontends.
+func without(s *proxy.State, frontends []proxy.Frontend) *proxy.State {
+	if len(frontends) == 0 {
+		return s
+	}
+	next := *s
+	next.Frontends = maps.Clone(next.Frontends)
+	for _, frontend := range frontends {
+		delete(next.Frontends, frontend)
+	}
+	return &next
 }
 
 // Update says that the rules in the kernel are those of the last Set with a change to them.
@@ -145,7 +159,7 @@ func (f *Flows) Update(c proxy.Change) {
 	if len(f.changed) >= maxChanged { // the endpoints of before stay in memory until then
 		f.catchUp()
 	}
-	f.now.add(c.Gone, c.Come)
+	f.lasts.change(&f.now, c.Gone, c.Come, f.now.add(c.Gone, c.Come))
 	if f.now.any() {
 		f.poke()
 	}
@@ -167,22 +181,26 @@ func (f *Flows) catchUp() {
 	f.base, f.state, f.changed = base, state, nil
 }
 
-// patched is s with the frontends that changed. Owners are of interest where connections are reset.
+// patched is s with the frontends that changed.
 func (f *Flows) patched(s *proxy.State) *proxy.State {
 	next, owned := *s, false
 	next.Frontends = maps.Clone(next.Frontends)
 	for frontend, b := range f.changed {
+		var owner model.Key
 		if b == nil {
 			delete(next.Frontends, frontend)
-			continue
+		} else {
+			next.Frontends[frontend], owner = b.Backends, b.owner
 		}
-		if next.Frontends[frontend] = b.Backends; !b.Reset {
-			continue
+		if next.Owners[frontend] == owner {
+			continue // as with most changes
 		}
 		if !owned {
 			next.Owners, owned = maps.Clone(next.Owners), true
 		}
-		next.Owners[frontend] = b.owner
+		if delete(next.Owners, frontend); b != nil {
+			next.Owners[frontend] = owner
+		}
 	}
 	return &next
 }
@@ -194,14 +212,17 @@ func (f *Flows) poke() {
 	}
 }
 
-// add asks for what changed from before to now. It is newer than what is asked for already.
-func (q *question) add(before, now proxy.State) {
+// add asks for what changed from before to now. It is newer than what is asked for already. ways are those that came to an end while
+// their endpoint did not.
+func (q *question) add(before, now proxy.State) (ways []way) {
 	if q.some == nil {
 		q.some, q.gone = map[proxy.Frontend]pods{}, map[filter]struct{}{}
 	}
 	changed := living(before, now, Build(before, now))
 	maps.Copy(q.some, changed)
-	maps.Copy(q.gone, gone(before, now, changed))
+	filters, ways := gone(before, now, changed)
+	maps.Copy(q.gone, filters)
+	return ways
 }
 
 func (q question) any() bool { return q.all || len(q.some) > 0 }
@@ -305,7 +326,13 @@ func (f *Flows) look(ctx context.Context, q question, s proxy.State) (map[proxy.
 	for _, list := range q.filters() {
 		entries, err := c.list(list)
 		errs = append(errs, err)
-		entries = slices.DeleteFunc(entries, func(e Entry) bool { return !q.stale(e, s, isLocal) || e.Protocol == proxy.TCP && f.refuse == nil })
+		entries = slices.DeleteFunc(entries, func(e Entry) bool {
+			is := q.stale(e, s, isLocal)
+			if !is && !list.endpoint.IsValid() { // all of TCP was asked for
+				f.remember(q, e, s, isLocal)
+			}
+			return !is || e.Protocol == proxy.TCP && f.refuse == nil
+		})
 		// Some at a time: while a connection is refused and has its entry still, it goes on.
 		for some := range slices.Chunk(entries, 1000) {
 			if err := ctx.Err(); err != nil {
@@ -315,6 +342,18 @@ func (f *Flows) look(ctx context.Context, q question, s proxy.State) (map[proxy.
 		}
 	}
 	return ended, errors.Join(errs...)
+}
+
+// remember notes how a connection came of which nothing else will tell: it began under an agent before this one, or when nothing was reset.
+func (f *Flows) remember(q question, e Entry, s proxy.State, local func(netip.Addr) bool) {
+	w, lingers := q.lingers(e, s, local)
+	owner, is := s.Owners[w.frontend]
+	if !lingers || !is {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lasts.note(owner, w)
 }
 
 // end deletes entries, and counts them in ended. TCP connections are refused before, and probed after that.

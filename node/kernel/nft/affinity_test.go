@@ -33,12 +33,12 @@ func stays(t *testing.T, at addresses) {
 	seconds := int32(3600)
 	state := func(without ...string) proxy.State {
 		s := snapshot(at)
-		for key, svc := range s.Services {
+		for key, svc := range s.Services.All() {
 			if strings.HasSuffix(key.Name, fmt.Sprint("-", clusterPolicy)) || strings.HasSuffix(key.Name, fmt.Sprint("-", localPolicy)) {
 				svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
 				svc.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
 			}
-			eps := &s.Endpoints[key].Ports[0].Endpoints
+			eps := &s.Endpoints.Get(key).Ports[0].Endpoints
 			for i := len(*eps) - 1; i >= 0; i-- {
 				if strings.Contains(strings.Join(without, " ")+" ", (*eps)[i].AddrPort.Addr().String()+" ") {
 					*eps = append((*eps)[:i:i], (*eps)[i+1:]...)
@@ -165,7 +165,7 @@ func TestAffinityFull(t *testing.T) {
 	table := testTable(t, InNetNS(int(n.node.ns)), WithoutOwner())
 	s := snapshot(at)
 	seconds := int32(3600)
-	for _, svc := range s.Services {
+	for _, svc := range s.Services.All() {
 		svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
 		svc.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
 	}

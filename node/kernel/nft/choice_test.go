@@ -41,7 +41,7 @@ func chosen(t *testing.T, at addresses, choice map[int]string, sticky ...int) pr
 	t.Helper()
 	s := snapshot(at)
 	for n, how := range choice {
-		svc := s.Services[serviceKey(n)]
+		svc := s.Services.Get(serviceKey(n))
 		svc.Annotations = map[string]string{v1alpha1.EndpointChoiceAnnotation: how}
 		if slices.Contains(sticky, n) {
 			svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP

@@ -15,5 +15,7 @@
 // can (6.9), the table has an owner: nobody else can change it, a flush of the whole ruleset passes it by, and it stays
 // when its owner ends.
 //
-// While a table of another version is replaced, the table "inet hythe-interim" serves with the same content.
+// While a table of another version is replaced, the table "inet hythe-interim" serves with the same content. Where tables have no owner
+// it may survive an agent that is killed just then, until the next one starts. An agent older than that table does not know it: who goes
+// back to one after such a death runs "hythe node cleanup" of the newer version before, or "nft delete table inet hythe-interim".
 package nft

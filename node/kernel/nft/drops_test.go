@@ -246,7 +246,7 @@ func sourceRanges1(t *testing.T, at addresses) {
 		{nil, true, true, true},
 	} {
 		s := snapshot(at)
-		for key, svc := range s.Services {
+		for key, svc := range s.Services.All() {
 			if strings.HasSuffix(key.Name, fmt.Sprint("-", onlyA)) {
 				svc.Spec.LoadBalancerSourceRanges = c.ranges
 			}

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	corev1 "k8s.io/api/core/v1"
 
+	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/internal/testenv"
 	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
@@ -42,7 +44,7 @@ func hostPorts(t *testing.T, at addresses) {
 		port(netip.Addr{}, proxy.TCP, 8081, at.a),
 	}
 	s := snapshot(at)
-	clear(s.Services) // which would have hairpins of their own
+	s.Services = model.Objects[*corev1.Service]{} // which would have hairpins of their own
 	clear(s.Claims)
 	state, problems := proxy.Build(s, "one", settings)
 	if len(problems) > 0 {

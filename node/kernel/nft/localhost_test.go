@@ -101,7 +101,7 @@ func localhostNodePorts(t *testing.T, at addresses) {
 		}
 	})
 	s := snapshot(at)
-	s.Services[serviceKey(onlyA)].Spec.Ports[0].NodePort = 30099
+	s.Services.Get(serviceKey(onlyA)).Spec.Ports[0].NodePort = 30099
 	moved, _ := proxy.Build(s, "one", proxy.DefaultSettings())
 	set(moved)
 	n.node.eventually("it is told", func() bool {

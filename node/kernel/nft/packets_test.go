@@ -322,8 +322,8 @@ func service(s *model.Snapshot, n int, local bool, protocol corev1.Protocol, eps
 	if local {
 		svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 	}
-	s.Services[key] = svc
-	s.Endpoints[key] = &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "http", Protocol: protocol, Endpoints: eps}}}
+	s.Services = s.Services.With(key, svc)
+	s.Endpoints = s.Endpoints.With(key, &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "http", Protocol: protocol, Endpoints: eps}}})
 	vip := fmt.Sprintf(at.vip, n)
 	s.Claims[v1alpha1.ClaimName(netip.MustParseAddr(vip))] = &v1alpha1.AddressClaim{Spec: v1alpha1.AddressClaimSpec{Address: vip,
 		Services: []v1alpha1.ServiceRef{{Namespace: key.Namespace, Name: key.Name}}}}
@@ -340,7 +340,7 @@ const (
 )
 
 func snapshot(at addresses) *model.Snapshot {
-	s := &model.Snapshot{Services: map[model.Key]*corev1.Service{}, Endpoints: map[model.Key]*model.ServiceEndpoints{},
+	s := &model.Snapshot{
 		Claims: map[string]*v1alpha1.AddressClaim{}, Nodes: map[string]*model.Node{}}
 	for i, name := range []string{"one", "two"} {
 		s.Nodes[name] = &model.Node{Name: name, PodCIDRs: []netip.Prefix{netip.MustParsePrefix(at.ranges[i])}}

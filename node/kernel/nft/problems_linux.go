@@ -12,6 +12,7 @@ import (
 	"hythe.dev/hythe/internal/model"
 	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
+	"hythe.dev/hythe/node/proxy"
 )
 
 // maxTold is how many refused elements are told one by one.
@@ -53,19 +54,39 @@ func (t *Table) sortedRefusals() []refusal {
 	return all[:min(len(all), maxTold)]
 }
 
+// A RefusedError says what the kernel refused, though nothing failed: all else is in place. It is tried again by each Set, and by Run.
+type RefusedError struct {
+	// Frontends are those that lead nowhere, or where they led before.
+	Frontends []proxy.Frontend
+	errs      []error // at most maxTold, and how many more
+}
+
+// Error implements error.
+func (e *RefusedError) Error() string { return errors.Join(e.errs...).Error() }
+
+// Unwrap returns what the kernel says of each element.
+func (e *RefusedError) Unwrap() []error { return e.errs }
+
 // refusals is what the kernel refused as an error, nil for nothing.
 func (t *Table) refusals() error {
 	if len(t.refused) == 0 {
 		return nil
 	}
-	var errs []error
+	out := &RefusedError{}
 	for _, r := range t.sortedRefusals() {
-		errs = append(errs, r)
+		out.errs = append(out.errs, r)
 	}
-	if more := len(t.refused) - len(errs); more > 0 {
-		errs = append(errs, fmt.Errorf("%d further elements were refused", more))
+	if more := len(t.refused) - len(out.errs); more > 0 {
+		out.errs = append(out.errs, fmt.Errorf("%d further elements were refused", more))
 	}
-	return errors.Join(errs...)
+	frontends := proxy.Set[proxy.Frontend]{}
+	for e := range t.refused {
+		if f, is := ruleset.FrontendOf(e); is {
+			frontends[f] = struct{}{}
+		}
+	}
+	out.Frontends = slices.SortedFunc(maps.Keys(frontends), proxy.Frontend.Compare)
+	return out
 }
 
 // Problems says what the table does not hold though it should. node is this node's name.

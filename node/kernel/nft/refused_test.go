@@ -164,6 +164,26 @@ func TestRefusedAgain(t *testing.T) {
 	}
 }
 
+// TestRefusalIsNoFailure: a Set tells what the kernel refused from what failed, after which it is not known what the kernel holds.
+func TestRefusalIsNoFailure(t *testing.T) {
+	testenv.NetNS(t)
+	table := testTable(t)
+	var refused *RefusedError
+	if err := table.Set(t.Context(), with(20, 3, 11)); !errors.As(err, &refused) || !slices.Equal(refused.Frontends, []proxy.Frontend{nth(3), nth(11)}) || !errors.Is(err, unix.EINVAL) {
+		t.Errorf("two are refused: %v", err)
+	}
+	if err := table.Set(t.Context(), with(20)); err != nil {
+		t.Error(err)
+	}
+	if err := table.Set(t.Context(), with(20, 3)); !errors.As(err, &refused) || !slices.Equal(refused.Frontends, []proxy.Frontend{nth(3)}) {
+		t.Errorf("one is refused: %v", err)
+	}
+	_ = table.conn.Close()
+	if err := table.Set(t.Context(), with(21, 3)); err == nil || errors.As(err, &refused) {
+		t.Errorf("without a socket: %v", err)
+	}
+}
+
 // TestRepairBesideRefused: the table is whole but for what the kernel refuses, so nothing is repaired again and again.
 func TestRepairBesideRefused(t *testing.T) {
 	testenv.NetNS(t)

@@ -228,6 +228,41 @@ func resets(t *testing.T, at addresses) {
 			s.goesOn()
 		}
 		n.client.answers("tcp", vip, 80, map[string]string{"a": at.client}) // new ones come to the new port
+		d.set(d.tcp(nil, at.remote))                                        // a goes, which these ports had at last
+		end(t, stays, len(stays))
+	})
+	t.Run("the agent starts after the targetPort changed", func(t *testing.T) {
+		moved := func(s proxy.State, datagramsTo string) proxy.State {
+			for f, b := range s.Frontends {
+				if b.Reset {
+					b.Outside = endpoints(at.a, 1) // port 8080
+					b.Inside = b.Outside
+					s.Frontends[f] = b
+				}
+			}
+			for f, b := range d.udp(80, datagramsTo).Frontends {
+				if f.Protocol == proxy.UDP {
+					s.Frontends[f] = b
+				}
+			}
+			return s
+		}
+		d.set(d.tcp(nil, at.a))
+		stays := connect("a")
+		d.set(moved(d.tcp(nil), at.a))
+		marker := n.client.sender(fmt.Sprintf(at.vip, datagrams), 80)
+		marker.comesTo("a")
+		d.stop()
+		set1(t, d.table, moved(d.tcp(nil), at.remote))
+		d.start()
+		d.flows.Set(moved(d.tcp(nil), at.remote), true)
+		marker.comesTo("remote") // flows were looked at
+		for _, s := range stays {
+			s.T = t
+			s.goesOn()
+		}
+		d.set(d.tcp(nil, at.remote))
+		end(t, stays, len(stays))
 	})
 	t.Run("the VIP goes", func(t *testing.T) {
 		d.set(d.tcp(nil, at.a, at.remote))
@@ -240,6 +275,10 @@ func resets(t *testing.T, at addresses) {
 			s.T = t
 			s.goesOn()
 		}
+		without = d.tcp(nil)
+		delete(without.Frontends, proxy.Frontend{Addr: netip.MustParseAddr(vip), Protocol: proxy.TCP, Port: 80})
+		d.set(without)
+		end(t, stays, len(stays))
 	})
 	t.Run("the Service is deleted", func(t *testing.T) {
 		d.set(d.tcp(nil, at.a, at.remote))

@@ -95,9 +95,9 @@ func TestSCTP(t *testing.T) {
 		s := snapshot(at)
 		for i, addr := range map[int]string{onlyA: at.a, localAway: at.remote, empty: ""} {
 			key := model.Key{Namespace: "default", Name: fmt.Sprint("service-", i)}
-			s.Services[key].Spec.Ports[0].Protocol = corev1.ProtocolSCTP
-			s.Services[key].Spec.ExternalTrafficPolicy = ""
-			eps := &s.Endpoints[key].Ports[0]
+			s.Services.Get(key).Spec.Ports[0].Protocol = corev1.ProtocolSCTP
+			s.Services.Get(key).Spec.ExternalTrafficPolicy = ""
+			eps := &s.Endpoints.Get(key).Ports[0]
 			if eps.Protocol = corev1.ProtocolSCTP; addr == "" {
 				eps.Endpoints = nil
 			}

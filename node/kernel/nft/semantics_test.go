@@ -27,7 +27,7 @@ func eachFamily(t *testing.T, test func(*testing.T, addresses, topology)) {
 
 // of is the test's Service of that number.
 func of(s *model.Snapshot, n int) *corev1.Service {
-	return s.Services[model.Key{Namespace: "default", Name: fmt.Sprint("service-", n)}]
+	return s.Services.Get(model.Key{Namespace: "default", Name: fmt.Sprint("service-", n)})
 }
 
 // ends are the endpoints of a Service at port 8080 of some addresses, which are on no node in particular.
@@ -36,8 +36,8 @@ func ends(s *model.Snapshot, n int, addrs ...string) {
 	for _, a := range addrs {
 		eps = append(eps, model.Endpoint{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(a), 8080), Ready: true})
 	}
-	s.Endpoints[model.Key{Namespace: "default", Name: fmt.Sprint("service-", n)}] = &model.ServiceEndpoints{Ports: []model.PortEndpoints{{
-		Name: "http", Protocol: corev1.ProtocolTCP, Endpoints: eps}}}
+	s.Endpoints = s.Endpoints.With(model.Key{Namespace: "default", Name: fmt.Sprint("service-", n)}, &model.ServiceEndpoints{Ports: []model.PortEndpoints{{
+		Name: "http", Protocol: corev1.ProtocolTCP, Endpoints: eps}}})
 }
 
 // find asks the kernel of a host for a connection.
@@ -131,7 +131,7 @@ func TestServiceRanges(t *testing.T) {
 		n.a.answers("tcp", fmt.Sprintf(at.service, onlyA), 80, map[string]string{"a": at.hairpin})
 		n.a.answers("tcp", at.client, 8080, map[string]string{"client": at.node})
 		// A Service that comes has its address at once.
-		service(s, 201, false, corev1.ProtocolTCP, s.Endpoints[model.Key{Namespace: "default", Name: fmt.Sprint("service-", onlyA)}].Ports[0].Endpoints, at)
+		service(s, 201, false, corev1.ProtocolTCP, s.Endpoints.Get(model.Key{Namespace: "default", Name: fmt.Sprint("service-", onlyA)}).Ports[0].Endpoints, at)
 		setBuilt(cidr)
 		n.b.answers("tcp", later, 80, map[string]string{"a": at.b})
 		// One that another proxy serves is left to that.
@@ -308,12 +308,12 @@ func TestInternalLocal(t *testing.T) {
 			}
 		}
 		n.b.answers("tcp", fmt.Sprintf(at.vip, localAway), 80, map[string]string{"remote": at.b}) // the other policy
-		eps := s.Endpoints[key].Ports[0].Endpoints
+		eps := s.Endpoints.Get(key).Ports[0].Endpoints
 		here := model.Endpoint{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(at.a), 8080), Node: "one", Ready: true}
-		s.Endpoints[key] = &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "http", Protocol: corev1.ProtocolTCP, Endpoints: []model.Endpoint{here, eps[0]}}}}
+		s.Endpoints = s.Endpoints.With(key, &model.ServiceEndpoints{Ports: []model.PortEndpoints{{Name: "http", Protocol: corev1.ProtocolTCP, Endpoints: []model.Endpoint{here, eps[0]}}}})
 		set()
 		n.b.answers("tcp", ip, 80, map[string]string{"a": at.b})
-		delete(s.Endpoints, key)
+		s.Endpoints = s.Endpoints.Without(key)
 		set()
 		n.b.refused("tcp", ip, 80)
 	})
@@ -338,7 +338,7 @@ func TestHints(t *testing.T) {
 	eachFamily(t, func(t *testing.T, at addresses, n topology) {
 		s := snapshot(at)
 		s.Nodes["one"].Labels = map[string]string{corev1.LabelTopologyZone: "here"}
-		eps := s.Endpoints[model.Key{Namespace: "default", Name: fmt.Sprint("service-", clusterPolicy)}].Ports[0].Endpoints
+		eps := s.Endpoints.Get(model.Key{Namespace: "default", Name: fmt.Sprint("service-", clusterPolicy)}).Ports[0].Endpoints
 		eps[0].Hints, eps[1].Hints, eps[2].Hints = &model.Hints{Zones: []string{"here"}}, &model.Hints{Zones: []string{"there"}}, &model.Hints{Zones: []string{"there", "here"}}
 		state, _ := proxy.Build(s, "one", proxy.DefaultSettings())
 		set1(t, testTable(t, InNetNS(int(n.node.ns))), state)
@@ -353,7 +353,7 @@ func TestEndpointIsTheNode(t *testing.T) {
 		n.node.serve(at.node)
 		s := snapshot(at)
 		ends(s, onlyA, at.node)
-		s.Endpoints[model.Key{Namespace: "default", Name: fmt.Sprint("service-", onlyA)}].Ports[0].Endpoints[0].Node = "one"
+		s.Endpoints.Get(model.Key{Namespace: "default", Name: fmt.Sprint("service-", onlyA)}).Ports[0].Endpoints[0].Node = "one"
 		of(s, onlyA).Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 		state, _ := proxy.Build(s, "one", proxy.DefaultSettings())
 		set1(t, testTable(t, InNetNS(int(n.node.ns))), state)

@@ -56,7 +56,8 @@ func InNetNS(fd int) Option { return func(t *Table) { t.netns = fd } }
 // WithoutOwner leaves the table without an owner, as on kernels before 6.9: others can change it, and Run repairs.
 func WithoutOwner() Option { return func(t *Table) { t.plain = true } }
 
-// New opens the sockets of a Table and finds out what the kernel can. It writes no rule yet. Without InNetNS it works
+// New opens the sockets of a Table and finds out what the kernel can. It writes no rule yet, and takes away those that an agent left who
+// was killed in the midst of a replacement: they come before the table's own and grow old. Without InNetNS it works
 // in the network namespace that the calling thread is in. reg takes the metrics; nil for none.
 func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Table, error) {
 	t := &Table{log: log, sets: map[string]ruleset.Set{}, refused: map[nfnetlink.Element]refusal{}}
@@ -86,6 +87,9 @@ func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Table
 		t.log.Info("the kernel has no table owner that the table survives: others can change table inet hythe")
 		t.plain = true
 	}
+	if err := t.endInterim(); err != nil { // Set tries it again
+		t.log.Warn("the rules of an agent that was killed cannot be taken away yet", "error", err)
+	}
 	return t, nil
 }
 
@@ -96,7 +100,7 @@ func (t *Table) Close() error {
 
 // Set makes the table hold s. It writes what differs from what is there, in one batch if the table is in use; a table
 // that is filled for the first time is written in several. After an error it reads what is there, and isolates
-// elements that the kernel refuses; the error then names them, and all others are in place. What is refused is tried
+// elements that the kernel refuses; the error is a *RefusedError then, and all others are in place. What is refused is tried
 // again by each Set, and by Run. ctx ends a long Set between batches.
 func (t *Table) Set(ctx context.Context, s proxy.State) error {
 	t.mu.Lock()
@@ -119,7 +123,10 @@ func (t *Table) sync(ctx context.Context) error {
 	if t.written = t.wanted; err != nil {
 		t.written = nil
 	}
-	if err := errors.Join(err, t.refusals()); err != nil {
+	if err == nil { // else what was refused is not what is wrong
+		err = t.refusals()
+	}
+	if err != nil {
 		return fmt.Errorf("set table inet %s: %w", nfnetlink.TableName, err)
 	}
 	return nil
