@@ -56,7 +56,7 @@ func startSlowly(out *clusterv3.Cluster, window time.Duration) {
 	}
 }
 
-// checkHealth asks the endpoints themselves. If none passes, all get requests: it is rather the check that is wrong.
+// checkHealth asks the endpoints themselves. If none passes, Envoy sends requests to all: it is rather the check that is wrong.
 func checkHealth(out *clusterv3.Cluster, c gateway.Backend) {
 	interval := durationpb.New(c.Pods.HealthCheck.Interval)
 	check := &corev3.HealthCheck{
@@ -77,7 +77,6 @@ func checkHealth(out *clusterv3.Cluster, c gateway.Backend) {
 	}
 	out.HealthChecks = []*corev3.HealthCheck{check}
 	out.IgnoreHealthOnHostRemoval = true // else Envoy keeps what Kubernetes took away until it fails
-	out.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{Value: 1}
 }
 
 // serviceHost is the name of a Service in its cluster, from "shop/web:http".

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"hythe.dev/hythe/api/v1alpha1"
 	"hythe.dev/hythe/node/kernel/link"
 )
 
@@ -77,6 +78,9 @@ func kernel(f Facts) []Finding {
 				"others may change the table inet hythe: %s", why)
 		case name == FeatureTUN:
 			l.add(Warning, "load the module tun, if an encrypted overlay is wanted", "there are no TUN devices: %s", why)
+		case name == FeatureHash:
+			l.add(Warning, "load the module nft_hash, if Services have the annotation "+v1alpha1.EndpointChoiceAnnotation+" (modprobe nft_hash)",
+				"endpoints cannot be chosen by a hash: %s", why)
 		case name == FeatureDatapath:
 			l.add(Error, "use a kernel of 5.10 or later with nf_tables, nft_fib, nft_numgen, nft_nat and nft_masq (modprobe nf_tables)",
 				"the Service datapath cannot be written: %s", why)

@@ -39,8 +39,11 @@ func tryFeatures(ctx context.Context) map[string]string {
 				out[name] = err.Error()
 			}
 		}
-		say(FeatureDatapath, tryDatapath(ctx))
+		say(FeatureDatapath, tryDatapath(ctx, proxy.Random))
 		say(FeatureOwner, tryOwner())
+		if out[FeatureDatapath] == "" {
+			say(FeatureHash, tryDatapath(ctx, proxy.BySource))
+		}
 		say(FeatureVXLAN, tryLink(&netlink.Vxlan{LinkAttrs: named("check.vxlan"), VxlanId: 1, Port: 4789}))
 		say(FeatureVeth, tryLink(&netlink.Veth{LinkAttrs: named("check.a"), PeerName: "check.b"}))
 		say(FeatureTUN, tryTUN())
@@ -71,8 +74,8 @@ func tryTUN() error {
 	return unix.Close(fd)
 }
 
-// tryDatapath writes the very table that a node gets, with a Service of two endpoints.
-func tryDatapath(ctx context.Context) error {
+// tryDatapath writes the very table that a node gets, with a Service of two endpoints, one of which is chosen like that.
+func tryDatapath(ctx context.Context, choice proxy.Choice) error {
 	table, err := nft.New(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		return err
@@ -80,7 +83,7 @@ func tryDatapath(ctx context.Context) error {
 	service, endpoint := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddrPort("198.51.100.1:80")
 	list := []netip.AddrPort{endpoint, netip.AddrPortFrom(endpoint.Addr().Next(), 80)}
 	state := proxy.State{
-		Frontends: map[proxy.Frontend]proxy.Backends{{Addr: service, Protocol: proxy.TCP, Port: 80}: {Outside: list, Inside: list}},
+		Frontends: map[proxy.Frontend]proxy.Backends{{Addr: service, Protocol: proxy.TCP, Port: 80}: {Outside: list, Inside: list, Choice: choice}},
 		Addresses: proxy.Set[netip.Addr]{service: {}},
 	}
 	return errors.Join(table.Set(ctx, state), table.Close())

@@ -96,7 +96,7 @@ func write(t *testing.T, path, content string) {
 func TestFeaturesLeaveNothing(t *testing.T) {
 	testenv.NetNS(t)
 	f := Read(t.Context(), Options{})
-	for _, name := range []string{FeatureDatapath, FeatureVXLAN, FeatureVeth, FeatureConntrack} {
+	for _, name := range []string{FeatureDatapath, FeatureHash, FeatureVXLAN, FeatureVeth, FeatureConntrack} {
 		if why, tried := f.Features[name]; !tried || why != "" {
 			t.Errorf("%s: tried=%t %s", name, tried, why)
 		}

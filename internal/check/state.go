@@ -73,6 +73,7 @@ type Facts struct {
 const (
 	FeatureDatapath  = "nftables"
 	FeatureOwner     = "nftables owner flag"
+	FeatureHash      = "nftables hash"
 	FeatureVXLAN     = "vxlan"
 	FeatureVeth      = "veth"
 	FeatureTUN       = "tun"

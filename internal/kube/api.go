@@ -393,8 +393,9 @@ func (a *API) doubt(d *disruption, changes []change) ([]change, <-chan time.Time
 	return changes, nil
 }
 
-// remember looks in the cache for kinds that a cluster need not have and the API server did not give at the start: it may have
-// only just begun, or a role is not of this version yet. What it said before counts until it says something.
+// remember looks in the cache for kinds that the API server did not give at the start: it may have only just begun, a role is not of this
+// version yet, or somebody deleted the definition of a kind. What was there before counts until it says something, as it does for those that
+// run (see replica.bear).
 func (a *API) remember() []change {
 	if a.cache == nil {
 		return nil
@@ -406,7 +407,7 @@ func (a *API) remember() []change {
 		}
 		objects, _, err := a.cache.loadKinds([]string{r.kind})
 		if err != nil {
-			return nil // there is no state of before
+			continue // there is no state of before
 		}
 		r.seed(objects)
 		out = append(out, r.drain()...)

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -60,6 +61,44 @@ func TestKindNotServed(t *testing.T) {
 			f.gone("addresspools")
 			if s = w.last(time.Minute); len(s.Pools) != 1 || reasons(s) != "KindNotServed" {
 				t.Errorf("pools %v, problems %v, when it is not served any more", s.Pools, s.Problems)
+			}
+		})
+	}
+}
+
+// TestKindNotServedAtStart: somebody deleted the definition of claims. A node that starts then has those that it had, as nodes that run do, and
+// goes on to announce. When the kind is back and empty, they stay until that was read twice.
+func TestKindNotServedAtStart(t *testing.T) {
+	clientErrors(t)
+	claim := map[string]any{"kind": "AddressClaim", "apiVersion": v1alpha1.APIVersion, "metadata": map[string]any{"name": "203.0.113.10"},
+		"spec": map[string]any{"address": "203.0.113.10", "pool": "edge", "services": []any{map[string]any{"namespace": "a", "name": "web"}}}}
+	for _, kinds := range [][]string{{"Service", "AddressClaim"}, {"Service", "GatewayConfig", "AddressClaim"}} { // the second has one more that is not served
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeServer()
+			f.set("services", services(3)...)
+			f.set("addressclaims", claim)
+			options := APIOptions{Kinds: []string{"Service", "AddressClaim"}, Bare: true, CacheDir: t.TempDir()}
+			w := watchFake(t, f, options)
+			w.last(10 * time.Second)
+			w.stop()
+			f.serve("addressclaims")
+			options.Kinds = kinds
+			w = watchFake(t, f, options)
+			defer w.stop()
+			w.last(10 * time.Second)
+			for i, s := range w.all {
+				if len(s.Claims) != 1 || s.Services.Len() != 3 || reasons(s) != "KindNotServed" {
+					t.Errorf("Snapshot %d: %v, %v", i, s.Claims, s.Problems)
+				}
+			}
+			f.set("addressclaims")
+			f.serve("")
+			n := len(w.all)
+			if s := w.last(time.Minute); len(s.Claims) != 0 || len(s.Problems) != 0 {
+				t.Errorf("when that was read again: %v, %v", s.Claims, s.Problems)
+			}
+			if !slices.ContainsFunc(w.all[n:], func(s *model.Snapshot) bool { return len(s.Claims) == 1 && reasons(s) == "MassDeleteHeld" }) {
+				t.Error("an empty list is believed at once")
 			}
 		})
 	}

@@ -336,8 +336,8 @@ func (r *replica) problems(server model.ObjectRef) []model.Problem {
 	return out
 }
 
-// untold says whether the API server has not yet given a list of a kind that it may not have. It is called with mu held.
-func (r *replica) untold() bool { return r.unknown && r.resource.Optional && r.lists == 0 }
+// untold says whether the API server has not yet given a list of a kind that it does not serve. It is called with mu held.
+func (r *replica) untold() bool { return r.unknown && r.lists == 0 }
 
 // refused says whether there is nothing of a kind because the API server has not yet given it.
 func (r *replica) refused() bool {

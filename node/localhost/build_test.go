@@ -2,6 +2,7 @@ package localhost
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -117,5 +118,37 @@ func TestChoose(t *testing.T) {
 	rest := slices.DeleteFunc(slices.Clone(eps), func(e netip.AddrPort) bool { return e == first })
 	if got := (Backends{Endpoints: rest, Sticky: true}).choose(); got == first || !slices.Contains(rest, got) {
 		t.Errorf("without %s it comes to %s", first, got)
+	}
+}
+
+// TestChooseOnce: the endpoint of a sticky Service is worked out once, and anew when the Service has others.
+func TestChooseOnce(t *testing.T) {
+	s := New(slog.New(slog.DiscardHandler))
+	web := Listener{netip.MustParseAddrPort("127.0.0.1:30001"), proxy.TCP}
+	many := proxy.Backends{}
+	for i := range 2000 {
+		many.Inside = append(many.Inside, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)}), 80))
+	}
+	begin := func() netip.AddrPort {
+		t.Helper()
+		c, ok := s.begin(web, func() {})
+		if !ok {
+			t.Fatal("no endpoint")
+		}
+		s.over(c)
+		return c.endpoint
+	}
+	s.apply(State{web: {Endpoints: many.Inside, Sticky: true}})
+	first := begin()
+	if n := testing.AllocsPerRun(10, func() { begin() }); n > 3 { // the table of slots takes some, of a megabyte
+		t.Errorf("each connection takes %v allocations", n)
+	}
+	if again := begin(); again != first {
+		t.Errorf("it comes to %s, and then to %s", first, again)
+	}
+	rest := slices.DeleteFunc(slices.Clone(many.Inside), func(e netip.AddrPort) bool { return e == first })
+	s.apply(State{web: {Endpoints: rest, Sticky: true}})
+	if next := begin(); next == first || next != (Backends{Endpoints: rest, Sticky: true}).choose() {
+		t.Errorf("without %s it comes to %s", first, next)
 	}
 }

@@ -40,6 +40,7 @@ type Server struct {
 	mu      sync.Mutex  // guards what follows
 	base    proxy.State // see baseOf
 	wanted  State
+	sticky  map[Listener]netip.AddrPort // what was chosen of wanted, where all clients come to one endpoint
 	failed  map[Listener]failure
 	carried map[*carriage]struct{}
 }
@@ -103,7 +104,7 @@ func (s *Server) Update(c proxy.Change) {
 // apply makes state what is wanted.
 func (s *Server) apply(state State) {
 	s.mu.Lock()
-	s.wanted = state
+	s.wanted, s.sticky = state, map[Listener]netip.AddrPort{}
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
@@ -263,10 +264,24 @@ func (s *Server) begin(l Listener, end func()) (c *carriage, ok bool) {
 		delete(s.carried, oldest)
 		oldest.end()
 	}
-	c = &carriage{listener: l, endpoint: b.choose(), owner: b.Owner, reset: b.Reset, end: end}
+	c = &carriage{listener: l, endpoint: s.choose(l, b), owner: b.Owner, reset: b.Reset, end: end}
 	c.used.Store(time.Now().UnixNano())
 	s.carried[c] = struct{}{}
 	return c, true
+}
+
+// choose returns the endpoint for a new connection. That of a sticky Service takes a table of all its slots, which is made for the first one. It
+// is called with mu held.
+func (s *Server) choose(l Listener, b Backends) netip.AddrPort {
+	if !b.Sticky {
+		return b.choose()
+	}
+	e, is := s.sticky[l]
+	if !is {
+		e = b.choose()
+		s.sticky[l] = e
+	}
+	return e
 }
 
 // oldestFlow is the UDP flow that is silent for longest, nil if there is none. It is called with mu held.

@@ -1,19 +1,27 @@
 package nft
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/mdlayher/netlink"
+	vishvananda "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"hythe.dev/hythe/internal/testenv"
+	"hythe.dev/hythe/node/kernel/conntrack"
+	"hythe.dev/hythe/node/kernel/nft/nfnetlink"
 	"hythe.dev/hythe/node/kernel/nft/readback"
 	"hythe.dev/hythe/node/kernel/nft/ruleset"
 	"hythe.dev/hythe/node/proxy"
@@ -93,7 +101,7 @@ func stays(t *testing.T, at addresses) {
 			return ok
 		})
 		// Else it may become the source of others.
-		n.client.must(n.client.nl.AddrDel(n.client.up("eth0"), &netlink.Addr{IPNet: netlink.NewIPNet(net.ParseIP(extra))}))
+		n.client.must(n.client.nl.AddrDel(n.client.up("eth0"), &vishvananda.Addr{IPNet: vishvananda.NewIPNet(net.ParseIP(extra))}))
 	}
 	if len(seen) < 2 {
 		t.Errorf("40 clients all came to %v", seen)
@@ -132,6 +140,37 @@ func stays(t *testing.T, at addresses) {
 	if got := one(n.client, "tcp", vip, 80); got != next || batches(second) > 1 {
 		t.Errorf("after a restart (%v, %v transactions) a client of %s comes to %s", before, batches(second), next, got)
 	}
+	// An agent of another version replaces the table, and the time goes on.
+	stay := func() nfnetlink.TimedElement {
+		t.Helper()
+		var all []nfnetlink.TimedElement
+		for _, s := range second.sets {
+			if strings.HasPrefix(s.Name, "affinity") {
+				some, err := second.conn.TimedElements(s.Set, 100)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, some...)
+			}
+		}
+		key := string(netip.MustParseAddr(vip).AsSlice()) + ruleset.PortKey(proxy.TCP, 80) + string(netip.MustParseAddr(at.client).AsSlice())
+		i := slices.IndexFunc(all, func(e nfnetlink.TimedElement) bool { return e.Key == key })
+		if i < 0 {
+			t.Fatalf("the client is not among %d", len(all))
+		}
+		return all[i]
+	}
+	is := stay()
+	_ = second.Close()
+	outdated(t, state(), InNetNS(int(n.node.ns)))
+	second = testTable(t, InNetNS(int(n.node.ns)))
+	set1(t, second, state())
+	if e := stay(); value(second.metrics.rebuilds) != 1 || e.Value != is.Value || e.Timeout != time.Hour || e.Left > is.Left || e.Left < is.Left-10*time.Minute {
+		t.Errorf("the client stays by %+v; before the table was replaced by %+v", e, is)
+	}
+	if got := one(n.client, "tcp", vip, 80); got != next {
+		t.Errorf("after the table was replaced a client of %s comes to %s", next, got)
+	}
 	// After its time a client is anybody.
 	seconds = 1
 	set1(t, second, state())
@@ -153,6 +192,41 @@ func stays(t *testing.T, at addresses) {
 	}
 	if !left {
 		t.Error("clients stay after their time")
+	}
+}
+
+// TestRememberedNotTaken: the kernel does not take what a table remembers. The table is replaced all the same.
+func TestRememberedNotTaken(t *testing.T) {
+	testenv.NetNS(t)
+	for name, err := range map[string]error{"an element": unix.EINVAL, "the transaction": unix.ENOMEM} {
+		t.Run(name, func(t *testing.T) {
+			state := services(10)
+			first := testTable(t, WithoutOwner())
+			set1(t, first, state)
+			ends := []conntrack.Tuple{{Src: netip.MustParseAddrPort("192.0.2.1:5000"), Dst: netip.MustParseAddrPort("10.96.0.1:80")}}
+			if err := first.End(ends); err != nil {
+				t.Fatal(err)
+			}
+			_ = first.Close()
+			outdated(t, state)
+			table := testTable(t, WithoutOwner())
+			key := ruleset.Ended(ends[0].Src, ends[0].Dst).Key
+			refusals := 0
+			table.transact = func(messages []netlink.Message) error {
+				i := slices.IndexFunc(messages, func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte(key)) })
+				if i < 0 {
+					return table.conn.Batch(messages)
+				}
+				if refusals++; errors.Is(err, unix.ENOMEM) {
+					i = -1
+				}
+				return &nfnetlink.BatchError{Failures: []nfnetlink.Failure{{Message: i, Err: err}}}
+			}
+			set1(t, table, state)
+			if check(t, state); refusals == 0 || len(table.refused) > 0 {
+				t.Errorf("%d refusals; %v", refusals, table.refused)
+			}
+		})
 	}
 }
 
@@ -198,6 +272,21 @@ func TestAffinityFull(t *testing.T) {
 			t.Errorf("the map was not full: the client stays with %v, %v", f.Outside.Stays, err)
 		}
 	})
+	// An agent of another version has no use for a flood, and goes on.
+	_ = table.Close()
+	n.node.do(func() {
+		if err := nftTool(t, "add chain inet hythe of-another-version; add rule inet hythe of-another-version accept"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	table = testTable(t, InNetNS(int(n.node.ns)), WithoutOwner())
+	set1(t, table, state)
+	if value(table.metrics.rebuilds) != 1 {
+		t.Error("the table was not replaced")
+	}
+	if server, _, err := n.client.ask("tcp", vip, 80); err != nil {
+		t.Errorf("after the table was replaced a client comes to %q, %v", server, err)
+	}
 }
 
 // from asks from an address of the calling thread's namespace, and returns who answers.

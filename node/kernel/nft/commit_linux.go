@@ -20,6 +20,9 @@ const (
 	// maxParts bounds how many parts a transaction has, and with it how many answers the kernel has to send. Where more would be
 	// needed, parts are given up as they are.
 	maxParts = 4096
+	// maxHalved is how many transactions may be refused as a whole until all is given up: some 20 for each culprit among 100,000. Where there
+	// are more of them, it is not the elements.
+	maxHalved = 100
 )
 
 // A refusal is a change that the kernel did not take.
@@ -122,7 +125,7 @@ func (t *Table) send(b batch, parts [][]change) error {
 	if t.interim {
 		b.messages = nfnetlink.Retable(b.messages, nfnetlink.InterimName)
 	}
-	err := t.conn.Batch(b.messages)
+	err := t.transact(b.messages)
 	t.metrics.batches.Inc()
 	if err != nil {
 		return err
@@ -157,8 +160,15 @@ func (t *Table) commit(prefix []netlink.Message, changes []change) error {
 
 // isolate writes prefix and those of changes that the kernel takes, in one transaction, and notes the others. A transaction that is refused
 // changes nothing, and the kernel says which of its messages it did not take: their parts are divided, all at once, until each is one
-// change. So it takes a few rounds, however many are refused. An error is something else, and nothing is written.
+// change. So it takes a few rounds, however many are refused. An error is something else, and nothing is written. Where the kernel refuses
+// a transaction and none of its messages, halve goes on.
 func (t *Table) isolate(prefix []netlink.Message, changes []change) error {
+	tries := maxHalved
+	return t.take(prefix, changes, &tries)
+}
+
+// take is isolate, with how many transactions may be refused as a whole.
+func (t *Table) take(prefix []netlink.Message, changes []change, tries *int) error {
 	size := firstPart
 	if len(changes) <= splitInto*splitInto {
 		size = 1
@@ -174,6 +184,10 @@ func (t *Table) isolate(prefix []netlink.Message, changes []change) error {
 		if !errors.As(err, &refused) || errors.Is(err, unix.EPERM) {
 			return fmt.Errorf("write %d elements: %w", len(changes), err)
 		}
+		if refused.Whole() && *tries > 0 {
+			*tries--
+			return t.halve(prefix, slices.Concat(rest...), refused, tries)
+		}
 		bad, chains, err := b.blamed(refused)
 		if err == nil && len(prefix) == 0 && len(bad) == len(rest) && errors.Is(refused, unix.ENOENT) {
 			err = refused // there is no such table
@@ -187,12 +201,34 @@ func (t *Table) isolate(prefix []netlink.Message, changes []change) error {
 		} else {
 			rest, given = divide(rest, bad)
 		}
-		for _, r := range given {
-			t.refused[r.Element] = r
-			t.news = true
-		}
+		t.give(given...)
 	}
 	return nil
+}
+
+// halve writes changes in two transactions, since the kernel did not take them in one and does not say why: what cannot be committed is
+// found like that. What is refused alone is the culprit.
+func (t *Table) halve(prefix []netlink.Message, changes []change, why *nfnetlink.BatchError, tries *int) error {
+	if len(prefix) == 0 && len(changes) == 1 {
+		t.give(refusal{changes[0], why.Failures[0].Err})
+		return nil
+	}
+	half := len(changes) / 2
+	if len(changes) == 0 {
+		return fmt.Errorf("write the skeleton: %w", why)
+	}
+	if err := t.take(prefix, changes[:half], tries); err != nil {
+		return err
+	}
+	return t.take(nil, changes[half:], tries)
+}
+
+// give notes what the kernel refused.
+func (t *Table) give(refused ...refusal) {
+	for _, r := range refused {
+		t.refused[r.Element] = r
+		t.news = true
+	}
 }
 
 // blamed returns the parts and chains that the kernel did not take. An error is one of the table itself.

@@ -261,6 +261,7 @@ func TestFlowsToLivingEndpoints(t *testing.T) {
 			t.Errorf("a flow of no Service came to %q, then %q", others[i], got)
 		}
 	}
+	stay[0].eventually("they are counted", func() bool { return int(d.deleted()-before) >= len(move) })
 	if got := int(d.deleted() - before); got < len(move) || got > 2*len(move) {
 		t.Errorf("%d flows were ended, %d had an endpoint that went", got, len(move))
 	}

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"hythe.dev/hythe/internal/model"
@@ -181,6 +183,83 @@ func TestRefusalIsNoFailure(t *testing.T) {
 	_ = table.conn.Close()
 	if err := table.Set(t.Context(), with(21, 3)); err == nil || errors.As(err, &refused) {
 		t.Errorf("without a socket: %v", err)
+	}
+}
+
+// TestRefusedAsAWhole: the kernel looks at all messages, cannot commit them and does not say which it was. The culprits are found by halves;
+// where all is refused, it is given up soon.
+func TestRefusedAsAWhole(t *testing.T) {
+	const n = 700
+	for name, c := range map[string]struct {
+		before bool // there is a table
+		bads   []int
+		all    bool
+	}{
+		"one, no table":        {false, []int{300}, false},
+		"the first, no table":  {false, []int{0}, false},
+		"one":                  {true, []int{300}, false},
+		"two":                  {true, []int{17, 699}, false},
+		"all":                  {true, nil, true},
+		"all, no table":        {false, nil, true},
+		"nothing":              {true, nil, false},
+		"some, as of messages": {true, []int{-5, 300}, false}, // the kernel itself refuses the fifth
+	} {
+		t.Run(name, func(t *testing.T) {
+			testenv.NetNS(t)
+			table := testTable(t, WithoutOwner())
+			if c.before {
+				set1(t, table, with(10))
+			}
+			sent := 0
+			table.transact = func(messages []netlink.Message) error {
+				sent++
+				for _, m := range messages {
+					for _, i := range c.bads {
+						if i >= 0 && bytes.Contains(m.Data, append(nth(i).Addr.AsSlice(), ruleset.PortKey(proxy.TCP, 80)...)) && m.Header.Type&0xff == unix.NFT_MSG_NEWSETELEM {
+							return &nfnetlink.BatchError{Failures: []nfnetlink.Failure{{Message: -1, Err: unix.ENOMEM}}}
+						}
+					}
+				}
+				if c.all {
+					return &nfnetlink.BatchError{Failures: []nfnetlink.Failure{{Message: -1, Err: unix.ENOMEM}}}
+				}
+				return table.conn.Batch(messages)
+			}
+			state, bads := with(n), []int(nil)
+			for _, i := range c.bads {
+				if i < 0 {
+					i = -i
+					state.Frontends[nth(i)] = bad()
+				}
+				bads = append(bads, i)
+			}
+			err := table.Set(t.Context(), state)
+			var refused *RefusedError
+			if is := errors.As(err, &refused); c.all && (is || err == nil) || !c.all && is != (len(bads) > 0) {
+				t.Fatalf("Set: %v", err)
+			}
+			if sent > 2*(maxHalved+2) {
+				t.Errorf("%d transactions", sent)
+			}
+			if c.all {
+				return
+			}
+			told := map[string]bool{}
+			for _, p := range table.Problems("node-1") {
+				told[p.Object.String()] = true
+			}
+			for _, i := range bads {
+				if !told[fmt.Sprintf("Service default/s%d", i)] {
+					t.Errorf("s%d is not named", i)
+				}
+			}
+			if len(told) != len(bads) {
+				t.Errorf("Problems of %v", told)
+			}
+			table.transact = table.conn.Batch // and the rest is there: it takes those alone
+			set1(t, table, with(n))
+			check(t, with(n))
+		})
 	}
 }
 

@@ -31,6 +31,8 @@ type Table struct {
 	metrics metrics
 	netns   int
 	plain   bool
+	// transact is conn.Batch. A test makes it refuse what no kernel refuses when it is told to.
+	transact func([]netlink.Message) error
 
 	mu       sync.Mutex // guards what follows
 	conn     nfnetlink.Conn
@@ -79,6 +81,7 @@ func New(log *slog.Logger, reg prometheus.Registerer, options ...Option) (*Table
 	if t.conn, err = nfnetlink.Dial(t.netns); err != nil {
 		return nil, err
 	}
+	t.transact = t.conn.Batch
 	if t.listener, err = nfnetlink.Listen(t.netns, t.conn.PID()); err != nil {
 		_ = t.conn.Close()
 		return nil, err

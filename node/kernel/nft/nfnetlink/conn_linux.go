@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -56,6 +57,11 @@ func (e *BatchError) Error() string { return e.Failures[0].Err.Error() }
 
 // Unwrap is the first failure's error.
 func (e *BatchError) Unwrap() error { return e.Failures[0].Err }
+
+// Whole says that the kernel refused the transaction, and not some of its messages: to commit it failed.
+func (e *BatchError) Whole() bool {
+	return slices.ContainsFunc(e.Failures, func(f Failure) bool { return f.Message < 0 })
+}
 
 // Batch sends messages as one transaction. A *BatchError says which of them the kernel did not take: all of those, since it
 // looks at each message also after one that failed.

@@ -3,7 +3,6 @@ package nfnetlink
 import (
 	"encoding/binary"
 	"slices"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -219,26 +218,6 @@ const maxElements = 60_000
 // NewElements inserts elements of s with their values; an empty value is none.
 func NewElements(s Set, elements []Element, values []string) []netlink.Message {
 	return elementMessages(unix.NFT_MSG_NEWSETELEM, s, elements, values)
-}
-
-// NewTimedElements inserts elements of s, which is dynamic and no map, for a time.
-func NewTimedElements(s Set, elements []Element, timeout time.Duration) []netlink.Message {
-	const each = 500 // far less than maxElements bytes
-	var out []netlink.Message
-	for some := range slices.Chunk(elements, each) {
-		var a, list attrs
-		for _, e := range some {
-			list.nest(unix.NFTA_LIST_ELEM, func() {
-				list.nest(unix.NFTA_SET_ELEM_KEY, func() { list.bytes(unix.NFTA_DATA_VALUE, []byte(e.Key)) })
-				list.bytes(unix.NFTA_SET_ELEM_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(timeout/time.Millisecond)))
-			})
-		}
-		a.text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-		a.text(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-		a.bytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, list)
-		out = append(out, message(unix.NFT_MSG_NEWSETELEM, netlink.Create, a))
-	}
-	return out
 }
 
 // DeleteElements removes elements of s.
