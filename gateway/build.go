@@ -51,12 +51,14 @@ type index struct {
 	streams   []Stream
 	streamed  []target
 	collector *target
+	// looked are Services whose endpoints decided something of a host.
+	looked map[model.Key]bool
 	// fallback is the request whose default backend serves what nobody asked for; may be nil.
 	fallback *request
 }
 
 func newIndex(s *model.Snapshot, settings Settings, read secretReader) (*index, []model.Problem) {
-	x := &index{snapshot: s, byHost: map[string][]*request{}}
+	x := &index{snapshot: s, byHost: map[string][]*request{}, looked: map[model.Key]bool{}}
 	classes := newClasses(s, settings)
 	requests, more := readRequests(s, &classes)
 	problems := append(classes.problems(), more...)
@@ -316,11 +318,7 @@ func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) 
 	}
 	closed := x.closed(host, p.from)
 	if closed == nil {
-		route.Policy = p.policy()
-		route.BasicAuth = p.from.users
-		if p.from.auth != nil {
-			route.Auth = p.from.key.String()
-		}
+		route.protect(p)
 		if route.Policy != nil && route.Policy.Redirect.Code != 0 {
 			return route, target{}, nil
 		}
@@ -340,12 +338,20 @@ func (x *index) buildRoute(host string, p path) (Route, target, *model.Problem) 
 			where = "requests for the default backend are answered" // by every host in the same words: one Problem
 		}
 		problem := model.Problemf(model.Ref("Ingress", p.from.key), refused.reason, "%s; %s 503", refused.message, where)
-		route.Policy, route.BasicAuth, route.Auth = nil, nil, ""
+		route.Policy, route.BasicAuth, route.Auth, route.AuthHeaders = nil, nil, "", ""
 		return route, target{}, &problem
 	}
 	to := target{port, p.from.asked.Backend}
 	route.Backend = to.name()
 	return route, to, nil
+}
+
+// protect gives a Route what its path asks for: who may come in, and what else happens to the requests.
+func (r *Route) protect(p path) {
+	r.Policy, r.BasicAuth = p.policy(), p.from.users
+	if a := p.from.auth; a != nil {
+		r.Auth, r.AuthHeaders = p.from.key.String(), authHeaders(a)
+	}
 }
 
 // emptyRules reports rules of a host that have no paths and no default backend to send requests to.

@@ -22,14 +22,21 @@ type Cache struct {
 	read map[model.Key]*corev1.Secret
 	// configMaps are those that it looked for.
 	configMaps map[model.Key]*corev1.ConfigMap
+	// built is for endpointsOnly; nil after a Build that did not come to its end.
+	built *built
 }
 
 // Unaffected reports whether Build would return for s what it returned last, with the same Settings, since nothing
 // changed that it looked at. Others write Secrets, claims and reports all the time. It compares pointers, so it may
 // say false of two that are equal.
 func (c *Cache) Unaffected(s *model.Snapshot) bool {
+	return c.last != nil && c.last.Endpoints.Same(s.Endpoints) && c.others(s)
+}
+
+// others reports whether what Build looks at beside endpoints is the same in s as it was.
+func (c *Cache) others(s *model.Snapshot) bool {
 	if c.last == nil || !c.last.Ingresses.Same(s.Ingresses) || !sameMap(c.last.IngressClasses, s.IngressClasses) ||
-		!c.last.Services.Same(s.Services) || !c.last.Endpoints.Same(s.Endpoints) ||
+		!c.last.Services.Same(s.Services) ||
 		!sameMap(c.last.Nodes, s.Nodes) || !sameMap(c.last.Claims, s.Claims) ||
 		!sameMap(c.last.GatewayConfigs, s.GatewayConfigs) {
 		return false
@@ -77,6 +84,10 @@ func (c *Cache) reader(s *model.Snapshot) (read secretReader, keep func()) {
 
 // Build is the function Build with the Cache's memory.
 func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Problem) {
+	if config, problems, ok := c.endpointsOnly(s, settings); ok {
+		return config, problems
+	}
+	c.built = nil
 	read, keep := c.reader(s)
 	x, problems := newIndex(s, settings, read)
 	config := Config{Certificates: x.certificates.list(), Passthroughs: x.passthroughs, ClientTLS: x.clientTLS}
@@ -103,14 +114,15 @@ func (c *Cache) Build(s *model.Snapshot, settings Settings) (Config, []model.Pro
 	config.Backends, more = x.backends(used, slices.Sorted(maps.Keys(used)))
 	problems = append(problems, more...)
 	config.Trusts = x.usedTrusts(config.Backends)
-	for _, name := range slices.Sorted(maps.Keys(sets)) {
-		set, more := containEndpoints(name, sets[name], s, x.own)
-		config.EndpointSets = append(config.EndpointSets, set)
-		problems = append(problems, more...)
-	}
 	config.Auth, more = x.authTable()
-	problems = bounded(append(problems, more...))
+	problems = append(problems, more...)
+	b := newBuilt(settings, x, problems, sets)
+	for _, name := range slices.Sorted(maps.Keys(sets)) {
+		config.EndpointSets = append(config.EndpointSets, b.make(name, s))
+	}
+	b.config = config
 	c.configMaps = x.configMaps
 	keep() // not after a panic: the Snapshot was not built then
-	return config, problems
+	c.built = b
+	return config, b.all()
 }

@@ -50,7 +50,7 @@ func (x *index) errorPages(host string, p path, route *Route, problem *model.Pro
 		return []target{to}, nil, problem
 	}
 	route.Backend, route.Status = to.name(), 0
-	route.Policy, route.BasicAuth = p.policy(), p.from.users
+	route.protect(p)
 	with := policy.Route{}
 	if route.Policy != nil {
 		with = *route.Policy
@@ -95,6 +95,7 @@ func (x *index) firstPort(key model.Key) (servicePort, *refusal) {
 
 // ready says whether a Service port has an endpoint that takes requests.
 func (x *index) ready(p servicePort) bool {
+	x.looked[p.service] = true
 	set, _ := buildEndpoints(p, x.snapshot.Endpoints.Get(p.service), x.own)
 	return len(set.Addresses) > 0
 }

@@ -232,6 +232,21 @@ func (p path) takes(uri string) bool {
 	return p.path == "/" || uri == p.path || strings.HasPrefix(uri, p.path+"/")
 }
 
+// authHeaders are the headers of requests that are the doorkeeper's.
+func authHeaders(e *auth.Entry) string {
+	var out []string
+	if len(e.Users) > 0 {
+		out = append(out, "authorization") // the gateway's password is not the backend's
+	}
+	if e.Ask != nil {
+		for _, c := range e.Ask.Copy {
+			out = append(out, strings.ToLower(c.To))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(slices.Compact(out), ",")
+}
+
 // authTable is what the doorkeeper needs of the requests.
 func (x *index) authTable() (auth.Table, []model.Problem) {
 	out := auth.Table{}

@@ -66,8 +66,11 @@ func writeRegex(parsed *syntax.Regexp) (string, error) {
 	cost := 0
 	for _, i := range program.Inst {
 		cost++
-		if i.Op == syntax.InstRuneAny || i.Op == syntax.InstRuneAnyNotNL {
+		switch i.Op {
+		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 			cost += anyCharCost
+		case syntax.InstRune: // RE2 has one instruction for each range of a class
+			cost += len(i.Rune) / 2
 		}
 	}
 	if cost > mostInstructions {

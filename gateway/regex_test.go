@@ -19,6 +19,8 @@ func TestCheckRegex(t *testing.T) {
 		`/[`:                            "no regular expression",
 		`/(.{500}){500}`:                "",
 		`/(x+x+){900}y`:                 "too large",
+		`/[[:punct:]]{400}`:             "too large",
+		`/\W{400}`:                      "too large",
 		`/a b`:                          "has a space",
 		`^/a`:                           "must start with a slash",
 		"/" + strings.Repeat("a", 1000): "longer than",

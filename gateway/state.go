@@ -112,6 +112,9 @@ type Route struct {
 	BasicAuth *BasicAuth
 	// Auth is the name in Config.Auth of what is asked besides; empty for nothing.
 	Auth string
+	// AuthHeaders are those of requests that nobody but Auth may set, and what it takes for itself: lower case, sorted, with commas
+	// between them.
+	AuthHeaders string
 	// Canary takes some of the requests, and Mirror gets copies of them; nil for none.
 	Canary *Canary
 	Mirror *Mirror

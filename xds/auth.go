@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"strings"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	basicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/basic_auth/v3"
@@ -34,17 +36,20 @@ func withSatisfy(r gateway.Route, served []*routev3.Route) []*routev3.Route {
 		}
 		delete(known.TypedPerFilterConfig, filterBasicAuth)
 		delete(known.TypedPerFilterConfig, filterExternalAuth)
+		if r.AuthHeaders != "" { // who is not asked could set them
+			known.RequestHeadersToRemove = append(known.RequestHeadersToRemove, strings.Split(r.AuthHeaders, ",")...)
+		}
 		out = append(out, known)
 	}
 	return append(out, served...)
 }
 
-// sourcesOf are the clients that may come whatever they know.
-func sourcesOf(p *policy.Route) policy.Sources {
-	if p.SatisfyAny {
-		return policy.Sources{Deny: p.Sources.Deny}
+// sourcesOf are the clients that may come whatever they know. Where nobody is asked who he is, addresses are all there is.
+func sourcesOf(r gateway.Route) policy.Sources {
+	if r.Policy.SatisfyAny && (r.BasicAuth != nil || r.Auth != "") {
+		return policy.Sources{Deny: r.Policy.Sources.Deny}
 	}
-	return p.Sources
+	return r.Policy.Sources
 }
 
 // requestHeaders are the changes of a Route's requests. Passwords for the gateway are not for backends.

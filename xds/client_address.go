@@ -155,10 +155,14 @@ func (b *builder) believeProxies(manager *hcmv3.HttpConnectionManager) {
 	}
 }
 
-// keepForwarded carries what a trusted proxy says past drop, which takes all headers of that kind away.
+// keepForwarded carries what a trusted proxy says past drop, which takes all headers of that kind away. Its x-request-id is its
+// client's, who would choose by it what is traced: Envoy makes a new one, as it does for strangers.
 func keepForwarded(drop []*rulesv3.HeaderMutation) []*rulesv3.HeaderMutation {
-	out := []*rulesv3.HeaderMutation{removeHeader(keptFor), removeHeader(keptProto),
-		headerOf(keptFor, "%REQ(X-FORWARDED-FOR)%"), headerOf(keptProto, "%REQ(X-FORWARDED-PROTO)%")}
+	out := []*rulesv3.HeaderMutation{
+		removeHeader("x-request-id"),
+		removeHeader(keptFor), removeHeader(keptProto),
+		headerOf(keptFor, "%REQ(X-FORWARDED-FOR)%"), headerOf(keptProto, "%REQ(X-FORWARDED-PROTO)%"),
+	}
 	out = append(out, drop...)
 	return append(out, headerOf("x-forwarded-for", "%REQ("+keptFor+")%"), headerOf("x-forwarded-proto", "%REQ("+keptProto+")%"),
 		removeHeader(keptFor), removeHeader(keptProto))

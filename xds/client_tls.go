@@ -53,7 +53,7 @@ func CertificateName(resource string) string {
 // for the Secrets of all its chains. The names of the others are on no chain, so their hosts answer 421.
 func (b *builder) addClients(config gateway.Config) {
 	for _, a := range config.Authorities {
-		resource := &Resource{Kind: Secret, Name: clientsPrefix + a.Name, Objects: certificateObjects(a.Name)}
+		resource := b.few(&Resource{Kind: Secret, Name: clientsPrefix + a.Name, Objects: certificateObjects(a.Name)})
 		b.contain(resource, "its hosts cannot be reached", func() {
 			context := &tlsv3.CertificateValidationContext{TrustedCa: inlineBytes(a.Certificates)}
 			if len(a.Revoked) > 0 {
@@ -62,7 +62,9 @@ func (b *builder) addClients(config gateway.Config) {
 			b.add(resource, &tlsv3.Secret{Name: resource.Name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: context}})
 		})
 	}
-	b.stampClients(config)
+	if len(config.ClientTLS) == 0 {
+		return
+	}
 	pairs := map[string]gateway.Certificate{}
 	for _, c := range config.Certificates {
 		pairs[c.Name] = c
@@ -70,9 +72,9 @@ func (b *builder) addClients(config gateway.Config) {
 	for _, t := range config.ClientTLS {
 		pair := pairs[t.Certificate]
 		pair.Name = clientPair(t)
-		resource := &Resource{Kind: Secret, Name: pair.Name, Objects: certificateObjects(t.Certificate)}
+		resource := b.few(&Resource{Kind: Secret, Name: pair.Name, Objects: certificateObjects(t.Certificate)})
 		b.contain(resource, "its hosts cannot be reached", func() { b.add(resource, secret(pair)) })
-		if b.out.Get(Secret, pair.Name) != nil && b.out.Get(Secret, clientsPrefix+t.Authorities) != nil {
+		if b.get(Secret, pair.Name) != nil && b.get(Secret, clientsPrefix+t.Authorities) != nil {
 			b.clients = append(b.clients, t)
 		}
 	}
@@ -81,6 +83,9 @@ func (b *builder) addClients(config gateway.Config) {
 // stampClients says which chains are for the hosts that ask for certificates: those of their own names alone. Another one's
 // clients are verified by other authorities, or not at all.
 func (b *builder) stampClients(config gateway.Config) {
+	if len(config.ClientTLS) == 0 {
+		return
+	}
 	hosts := map[string]bool{}
 	for _, h := range config.Hosts {
 		hosts[h.Name] = true
@@ -169,17 +174,20 @@ func (b *builder) clientRoutes(h gateway.Host) []*routev3.Route {
 	h.Clients, h.RedirectHTTPS = nil, false
 	served := b.hostRoutes(h)
 	out = append(out, onlyWith(served, auth, true, true, "SUCCESS")...)
-	if auth.Mode != policy.ClientRequired {
+	// Whose name counts must show a certificate that names him, and that somebody vouches for.
+	named := auth.Subject != ""
+	if auth.Mode != policy.ClientRequired && !named {
 		out = append(out, onlyWith(served, auth, false, false, "NONE")...)
 	}
-	if auth.Mode == policy.ClientUntrusted {
+	if auth.Mode == policy.ClientUntrusted && !named {
 		out = append(out, onlyWith(served, auth, true, false, "FAILED:unverified")...)
 	}
-	if auth.Subject != "" {
-		out = append(out, &routev3.Route{
-			Match:  &routev3.RouteMatch{PathSpecifier: anyPath(), TlsContext: certificate(true, true)},
-			Action: direct(403),
-		})
+	if named {
+		other := &routev3.RouteMatch{PathSpecifier: anyPath()}
+		if auth.Mode == policy.ClientRequired { // without one it is 400
+			other.TlsContext = certificate(true, true)
+		}
+		out = append(out, &routev3.Route{Match: other, Action: direct(403)})
 	}
 	last := &routev3.Route{Match: &routev3.RouteMatch{PathSpecifier: anyPath()}, Action: direct(400)}
 	if auth.ErrorPage.Code != 0 {

@@ -22,30 +22,52 @@ func (b *builder) contain(resource *Resource, cost string, f func()) bool {
 
 // addEndpoints adds the endpoints of a set, or none after a panic: Envoy would wait for what is not there.
 func (b *builder) addEndpoints(s gateway.EndpointSet) {
-	resource := &Resource{Kind: Endpoints, Name: s.Name, Objects: b.origins[s.Name]}
+	resource := &Resource{Kind: Endpoints, Name: s.Name, Objects: b.now.origins[s.Name]}
 	if !b.contain(resource, "requests are answered 503", func() { b.add(resource, loadAssignment(s)) }) {
 		b.add(resource, loadAssignment(gateway.EndpointSet{Name: s.Name}))
 	}
 }
 
-// addSecrets adds the key pairs, and returns the certificates whose key pair Envoy gets: a listener waits for those of all
+// addSecrets adds the key pairs, and notes the certificates whose key pair Envoy gets: a listener waits for those of all
 // its chains, so one that lacks its key pair must have no chain.
-func (b *builder) addSecrets(certificates []gateway.Certificate) []gateway.Certificate {
-	var good []gateway.Certificate
-	b.chains = newChainTable(nil)
-	for _, c := range certificates {
-		if len(c.ServerNames) == 0 && c.Name != gateway.DefaultCertificateName {
-			continue // shown to clients with a certificate alone: addClients
-		}
-		resource := &Resource{Kind: Secret, Name: c.Name, Objects: certificateObjects(c.Name)}
-		b.contain(resource, "clients get another certificate", func() {
-			_ = newChainTable([]gateway.Certificate{c}) // which reads all of its names, before anything is added
-			b.add(resource, secret(c))
-			if b.out.Get(Secret, c.Name) != nil {
-				b.chains.add(c)
-				good = append(good, c)
-			}
-		})
+func (b *builder) addSecrets() {
+	gone := func(c *gateway.Certificate) {
+		b.drop(Secret, c.Name)
+		b.changes.touch(c)
 	}
-	return good
+	sideBySide(b.last.config.Certificates, b.config.Certificates, certificateName, gone, func(was, is *gateway.Certificate) {
+		names := was != nil && b.keep(Secret, is.Name, func() bool { return sameNames(was, is) })
+		if names && b.keep(Secret, is.Name, func() bool { return samePair(was, is) }) {
+			return
+		}
+		b.remake(Secret, is.Name, func() { b.addSecret(*is) })
+		if !names || b.now.faulty[resourceID{Secret, is.Name}] {
+			b.changes.touch(was, is)
+		}
+	})
+	if b.now.certificates = b.last.certificates; !b.changes.certificates {
+		return
+	}
+	b.now.certificates = nil
+	for _, c := range b.config.Certificates {
+		if b.get(Secret, c.Name) != nil && forServers(c) {
+			b.now.certificates = append(b.now.certificates, public(c))
+		}
+	}
+}
+
+// forServers reports whether a certificate is shown to others than clients with a certificate alone: addClients.
+func forServers(c gateway.Certificate) bool {
+	return len(c.ServerNames) > 0 || c.Name == gateway.DefaultCertificateName
+}
+
+func (b *builder) addSecret(c gateway.Certificate) {
+	if !forServers(c) {
+		return
+	}
+	resource := &Resource{Kind: Secret, Name: c.Name, Objects: certificateObjects(c.Name)}
+	b.contain(resource, "clients get another certificate", func() {
+		_ = newChainTable([]gateway.Certificate{c}) // which reads all of its names
+		b.add(resource, secret(c))
+	})
 }

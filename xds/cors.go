@@ -22,8 +22,8 @@ func (b *builder) withCORS(r gateway.Route, served []*routev3.Route) []*routev3.
 	headers := append(append([]policy.Header(nil), r.Policy.ResponseHeaders...), corsHeaders(c)...)
 	preflight := route(r)
 	preflight.Action = direct(204)
-	if !sourcesOf(r.Policy).Empty() {
-		b.enable(preflight, filterSources, onlyFrom(sourcesOf(r.Policy)))
+	if s := sourcesOf(r); !s.Empty() {
+		b.enable(preflight, filterSources, onlyFrom(s))
 	}
 	headerIs(":method", exactly("OPTIONS"))(preflight.Match)
 	b.changeHeaders(preflight, nil, headers)

@@ -52,30 +52,69 @@ func routeConfiguration() *routev3.RouteConfiguration {
 
 // addHosts makes the virtual hosts. There is always one for the domain "*": Envoy waits long for a table that has
 // none.
-func (b *builder) addHosts(hosts []gateway.Host) {
-	catchAll := gateway.Host{Name: gateway.CatchAll}
-	for _, h := range hosts {
-		if h.Name == gateway.CatchAll {
-			catchAll = h
+func (b *builder) addHosts() {
+	rest, sameRest := b.addCatchAll()
+	gone := func(h *gateway.Host) {
+		if h.Name != gateway.CatchAll {
+			b.drop(VirtualHost, HostResource(h.Name))
 		}
 	}
-	rest := b.addHost(catchAll, func() ([]*routev3.Route, []string) {
-		return slices.Concat(b.misdirectedRest(catchAll, hosts), b.errorRoutes(catchAll), b.hostRoutes(catchAll)), backends(catchAll)
-	})
-	for _, h := range hosts {
-		if h.Name == gateway.CatchAll {
-			continue
+	sideBySide(b.last.config.Hosts, b.config.Hosts, hostName, gone, func(was, is *gateway.Host) {
+		wildcard := strings.HasPrefix(is.Name, "*.")
+		if is.Name == gateway.CatchAll || was != nil && (sameRest || !wildcard) && b.keepHost(was, is) {
+			return
 		}
-		b.addHost(h, func() ([]*routev3.Route, []string) {
-			own := slices.Concat(b.misdirected(h.Name), b.errorRoutes(h), b.hostRoutes(h))
-			needs := backends(h)
-			if strings.HasPrefix(h.Name, "*.") {
-				own = slices.Concat(deeper(h.Name, rest), own)
-				needs = slices.Concat(needs, backends(catchAll))
-			}
-			return own, needs
+		h := *is
+		b.remake(VirtualHost, HostResource(h.Name), func() {
+			b.addHost(h, func() ([]*routev3.Route, []string) {
+				own := slices.Concat(b.misdirected(h.Name), b.errorRoutes(h), b.hostRoutes(h))
+				needs := backends(h)
+				if wildcard {
+					own = slices.Concat(deeper(h.Name, rest), own)
+					needs = slices.Concat(needs, backends(b.catchAll(b.config)))
+				}
+				return own, needs
+			})
 		})
+	})
+}
+
+// keepHost reports whether the virtual host of a Host stays.
+func (b *builder) keepHost(was, is *gateway.Host) bool {
+	return b.keep(VirtualHost, HostResource(is.Name), func() bool {
+		return sameHost(was, is) && b.sameChains(is.Name) && b.sameGRPC(is)
+	})
+}
+
+// catchAll is the Host of all names that no other has.
+func (b *builder) catchAll(config gateway.Config) gateway.Host {
+	out := gateway.Host{Name: gateway.CatchAll}
+	for _, h := range config.Hosts {
+		if h.Name == gateway.CatchAll {
+			out = h
+		}
 	}
+	return out
+}
+
+// addCatchAll makes the virtual host for all other names, and returns its routes, and whether they are those of before.
+func (b *builder) addCatchAll() (rest []*routev3.Route, same bool) {
+	was, is := b.catchAll(b.last.config), b.catchAll(b.config)
+	b.now.elsewhere = b.last.elsewhere
+	if b.changes.names || b.changes.chains || b.last.elsewhere == nil {
+		b.now.elsewhere = b.stampsElsewhere()
+	}
+	if b.last.rest != nil && slices.Equal(b.last.elsewhere, b.now.elsewhere) && b.keepHost(&was, &is) {
+		b.now.rest = b.last.rest
+		return b.now.rest, true
+	}
+	b.remake(VirtualHost, HostResource(is.Name), func() {
+		rest = b.addHost(is, func() ([]*routev3.Route, []string) {
+			return slices.Concat(b.misdirectedRest(is), b.errorRoutes(is), b.hostRoutes(is)), backends(is)
+		})
+	})
+	b.now.rest = rest
+	return rest, false
 }
 
 // addHost adds a virtual host with the routes that build returns, and the clusters that they need, and returns the routes. A
@@ -144,15 +183,20 @@ func (b *builder) misdirected(host string) []*routev3.Route {
 
 // misdirectedRest does so for the names that only the catch-all serves: on chains of certificates that have other hosts'
 // names alone they are misdirected. If it serves nothing, 404 says enough.
-func (b *builder) misdirectedRest(catchAll gateway.Host, hosts []gateway.Host) []*routev3.Route {
+func (b *builder) misdirectedRest(catchAll gateway.Host) []*routev3.Route {
 	if len(catchAll.Ingresses) == 0 {
 		return nil
 	}
+	return onlyFor(b.now.elsewhere, ownNameRest())
+}
+
+// stampsElsewhere are the stamps of chains that serve names without a host.
+func (b *builder) stampsElsewhere() []netip.Addr {
 	own := map[string]bool{}
-	for _, h := range hosts {
+	for _, h := range b.config.Hosts {
 		own[h.Name] = true
 	}
-	return onlyFor(b.chains.stampsBut(own), ownNameRest())
+	return b.chains.stampsBut(own)
 }
 
 // onlyFor answers 421 on TLS connections without one of the stamps, if they match also, which may be nil.
@@ -212,8 +256,12 @@ func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
 		}
 	}
 	all := gateway.Route{Match: gateway.Prefix, Path: "/"}
+	wider := slices.IndexFunc(h.Routes, func(r gateway.Route) bool { return r.Match != gateway.Exact })
 	var out []*routev3.Route
 	for i, r := range h.Routes {
+		if i == wider { // an Exact path with a parameter is what somebody asked for
+			out = append(out, parameters(h)...)
+		}
 		if h.RedirectHTTPS && i == lastPlain+1 {
 			out = append(out, b.redirect(all))
 		}

@@ -163,7 +163,7 @@ func (b *builder) tlsChain(certificate string) *listenerv3.FilterChain {
 			Name:       "envoy.transport_sockets.tls",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(b.tlsContext(certificate))},
 		},
-		Filters: append(b.stateOf(stampValue(certificate)), b.httpFilter("https", append(b.hsts(certificate), b.altService()...)...)),
+		Filters: append(b.stateOf(stampValue(certificate)), b.chainManager("https", certificate)),
 	}
 }
 
@@ -220,9 +220,8 @@ func (b *builder) manager(stat string, first ...*hcmv3.HttpFilter) *hcmv3.HttpCo
 
 		EarlyHeaderMutationExtensions: b.dropForgeable(),
 
-		UseRemoteAddress: wrapperspb.Bool(true),
-		// Nobody is internal: whoever is may set x-envoy-* headers, and pods are clients like others.
-		InternalAddressConfig:        &hcmv3.HttpConnectionManager_InternalAddressConfig{},
+		UseRemoteAddress:             wrapperspb.Bool(true),
+		InternalAddressConfig:        nobodyInternal(),
 		StripPortMode:                &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true},
 		StripTrailingHostDot:         true,
 		NormalizePath:                wrapperspb.Bool(true),
@@ -254,6 +253,22 @@ func (b *builder) manager(stat string, first ...*hcmv3.HttpFilter) *hcmv3.HttpCo
 
 func (b *builder) httpFilter(stat string, first ...*hcmv3.HttpFilter) *listenerv3.Filter {
 	return b.managerFilter(b.manager(stat, first...))
+}
+
+// A managerKey says what differs between the managers of chains for certificates.
+type managerKey struct {
+	stat          string
+	trusted, hsts bool
+}
+
+// chainManager is the manager of a certificate's chain. Most chains have the same one: it is made once.
+func (b *builder) chainManager(stat, certificate string) *listenerv3.Filter {
+	hsts := b.hsts(certificate)
+	key := managerKey{stat, b.trusted, len(hsts) > 0}
+	if b.managers[key] == nil {
+		b.managers[key] = b.httpFilter(stat, append(hsts, b.altService()...)...)
+	}
+	return b.managers[key]
 }
 
 func (b *builder) managerFilter(manager *hcmv3.HttpConnectionManager) *listenerv3.Filter {

@@ -38,7 +38,7 @@ func (b *builder) served(r gateway.Route) []*routev3.Route {
 		b.changeHeaders(out, requestHeaders(r), nil)
 		return b.variants(r, out)
 	}
-	if s := sourcesOf(p); !s.Empty() {
+	if s := sourcesOf(r); !s.Empty() {
 		b.enable(out, filterSources, onlyFrom(s))
 	}
 	b.changeHeaders(out, requestHeaders(r), p.ResponseHeaders)

@@ -102,23 +102,27 @@ func shareable(c gateway.Certificate, wild map[string]bool) bool {
 
 // showOnDemand says which key pair the shared chain shows for which server name. Names of own chains are among them, and all are
 // there without a shared chain: a connection may be on its way to it when its host leaves it.
-func (b *builder) showOnDemand(certificates []gateway.Certificate, hosts []gateway.Host) {
-	b.out.onDemand = map[string]string{noName: gateway.DefaultCertificateName}
-	for _, h := range hosts {
+func (b *builder) showOnDemand() map[string]string {
+	if last := b.last.out.onDemand; last != nil && !b.changes.certificates && !b.changes.names {
+		return last
+	}
+	out := map[string]string{noName: gateway.DefaultCertificateName}
+	for _, h := range b.config.Hosts {
 		if !strings.HasPrefix(h.Name, "*") {
-			b.out.onDemand[h.Name] = gateway.DefaultCertificateName
-			if b.out.Get(Secret, h.Certificate) != nil {
-				b.out.onDemand[h.Name] = h.Certificate
+			out[h.Name] = gateway.DefaultCertificateName
+			if b.get(Secret, h.Certificate) != nil {
+				out[h.Name] = h.Certificate
 			}
 		}
 	}
-	for _, c := range certificates {
+	for _, c := range b.now.certificates {
 		for _, name := range c.ServerNames {
 			if !strings.HasPrefix(name, "*") {
-				b.out.onDemand[name] = c.Name
+				out[name] = c.Name
 			}
 		}
 	}
+	return out
 }
 
 // sharedTLS is the chain that asks for the key pair of a connection's server name when the first client comes with that.
@@ -151,32 +155,57 @@ func (b *builder) sharedTLS() *listenerv3.FilterChain {
 // reserved is a chain for server names that are names of Secret resources which are not for servers: the shared chain asks for
 // what a client names, and Envoy would load it as a key pair for servers.
 func (b *builder) reserved() *listenerv3.FilterChain {
-	names := []string{gateway.DefaultCertificateName}
-	for _, name := range b.out.Names(Secret) {
-		if strings.Contains(name, ":") {
-			names = append(names, name)
-		}
-	}
 	chain := b.tlsChain(gateway.DefaultCertificateName)
 	chain.Name = reservedChain
-	chain.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: names}
+	chain.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: b.now.reserved}
 	return chain
 }
 
+// reservedNames are the server names of that chain.
+func (b *builder) reservedNames() []string {
+	var names []string
+	add := func(name string) {
+		if strings.Contains(name, ":") && b.get(Secret, name) != nil {
+			names = append(names, name)
+		}
+	}
+	for _, id := range b.now.small {
+		if id.kind == Secret {
+			add(id.name)
+		}
+	}
+	for _, c := range b.now.certificates {
+		add(c.Name)
+	}
+	slices.Sort(names)
+	return append([]string{gateway.DefaultCertificateName}, slices.Compact(names)...)
+}
+
 // ownName matches requests that came over the shared chain with a server name of another certificate than the host's, and those
-// that came over other chains. Which of a host's names are on the shared chain does not matter, so that a host may move.
+// that came over other chains; nil for hosts that are never there.
 func (b *builder) ownName(host string) *routev3.HeaderMatcher {
-	if len(b.chains.only[host]) > 0 || strings.HasPrefix(b.chains.certificate(host), passthroughName) {
-		return nil // never there
+	if expression := b.chains.ownName(host); expression != "" {
+		return notNamed(serverNameHeader, expression)
+	}
+	return nil
+}
+
+// ownName is an expression for server names: a request for the host that comes over the shared chain with another one, or
+// over another chain, is misdirected. Which of a host's names are on the shared chain does not matter, so that a host may move. It is
+// empty for hosts that are never there.
+func (t chainTable) ownName(host string) string {
+	certificate := t.certificate(host)
+	if len(t.only[host]) > 0 || strings.HasPrefix(certificate, passthroughName) {
+		return ""
 	}
 	var names []string
-	switch certificate := b.chains.certificate(host); {
+	switch {
 	case strings.HasPrefix(host, "*."):
-		return notNamed(serverNameHeader, `=[^.]+`+regexp.QuoteMeta(strings.TrimPrefix(host, "*")))
+		return `=[^.]+` + regexp.QuoteMeta(strings.TrimPrefix(host, "*"))
 	case certificate == gateway.DefaultCertificateName:
 		names = []string{host, noName, ""} // Envoy says one of these where there is none
 	default:
-		names = slices.Clone(b.chains.names[certificate])
+		names = slices.Clone(t.names[certificate])
 		if !slices.Contains(names, host) || len(names) > mostNames {
 			names = []string{host}
 		}
@@ -184,7 +213,7 @@ func (b *builder) ownName(host string) *routev3.HeaderMatcher {
 	for i, name := range names {
 		names[i] = regexp.QuoteMeta(name)
 	}
-	return notNamed(serverNameHeader, "=(?:"+strings.Join(names, "|")+")")
+	return "=(?:" + strings.Join(names, "|") + ")"
 }
 
 // ownNameRest is ownName of the catch-all.
@@ -238,7 +267,7 @@ func (r *Resources) Fallback(name string) *Resource {
 
 // named is a copy of a Secret with another name; its Body still has the one before: see Rename.
 func (r *Resources) named(secret, name string) *Resource {
-	base := r.byKind[Secret][secret]
+	base := r.Get(Secret, secret)
 	if base == nil {
 		return nil
 	}

@@ -32,6 +32,21 @@ type chainTable struct {
 	only   map[string][]netip.Addr // host that asks for certificates → stamps of its own chains
 }
 
+// hostChains is what a host's routes say of chains.
+type hostChains struct {
+	stamps  []netip.Addr
+	ownName string
+	plain   bool // with the default certificate
+}
+
+func (t chainTable) of(host string) hostChains {
+	return hostChains{t.stamps(host), t.ownName(host), t.certificate(host) == gateway.DefaultCertificateName}
+}
+
+func (c hostChains) equal(o hostChains) bool {
+	return c.ownName == o.ownName && c.plain == o.plain && slices.Equal(c.stamps, o.stamps)
+}
+
 func newChainTable(certificates []gateway.Certificate) chainTable {
 	t := chainTable{byName: map[string]string{}, below: map[string][]netip.Addr{}, names: map[string][]string{}, only: map[string][]netip.Addr{}}
 	for _, c := range certificates {

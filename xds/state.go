@@ -3,8 +3,8 @@ package xds
 import (
 	"cmp"
 	"iter"
-	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -140,31 +140,53 @@ type Resource struct {
 
 // Resources is a full configuration of one Envoy.
 type Resources struct {
-	byKind [kinds]map[string]*Resource
+	byKind [kinds]model.Objects[*Resource] // by name, without a namespace
 	// onDemand has the name of the Secret for each exact server name.
 	onDemand map[string]string
 }
 
 // Get returns the named resource, or nil.
-func (r *Resources) Get(kind Kind, name string) *Resource { return r.byKind[kind][name] }
+func (r *Resources) Get(kind Kind, name string) *Resource {
+	return r.byKind[kind].Get(resourceKey(name))
+}
 
 // Len counts the resources of a kind.
-func (r *Resources) Len(kind Kind) int { return len(r.byKind[kind]) }
+func (r *Resources) Len(kind Kind) int { return r.byKind[kind].Len() }
 
 // Names lists the names of a kind, sorted.
 func (r *Resources) Names(kind Kind) []string {
-	return slices.Sorted(maps.Keys(r.byKind[kind]))
+	names := make([]string, 0, r.Len(kind))
+	for key := range r.byKind[kind].Keys() {
+		names = append(names, key.Name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // All yields the resources of a kind, in no order.
-func (r *Resources) All(kind Kind) iter.Seq[*Resource] { return maps.Values(r.byKind[kind]) }
+func (r *Resources) All(kind Kind) iter.Seq[*Resource] { return r.byKind[kind].Values() }
 
 // Put adds a resource, or replaces the one of the same kind and name.
 func (r *Resources) Put(resource *Resource) {
-	if r.byKind[resource.Kind] == nil {
-		r.byKind[resource.Kind] = map[string]*Resource{}
+	r.byKind[resource.Kind] = r.byKind[resource.Kind].With(resourceKey(resource.Name), resource)
+}
+
+// Others yields the names of a kind that only one of both has, or that are not the same *Resource in both. It costs little
+// where one Builder made both.
+func (r *Resources) Others(kind Kind, other *Resources) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for key := range r.byKind[kind].Others(other.byKind[kind], func(a, b *Resource) bool { return a == b }) {
+			if !yield(key.Name) {
+				return
+			}
+		}
 	}
-	r.byKind[resource.Kind][resource.Name] = resource
+}
+
+// SameSecrets reports whether server names have the key pairs that they have in other. It costs nothing; false says nothing.
+func (r *Resources) SameSecrets(other *Resources) bool {
+	return r.byKind[Secret].Same(other.byKind[Secret]) &&
+		reflect.ValueOf(r.onDemand).UnsafePointer() == reflect.ValueOf(other.onDemand).UnsafePointer()
 }
 
 // Problem says of a resource what is wrong with it: one Problem for each object that asked for it.

@@ -44,7 +44,7 @@ func (b *builder) addStreams(streams []gateway.Stream) {
 			continue
 		}
 		taken[at] = s.Name()
-		resource := &Resource{Kind: Listener, Name: s.Name(), Clusters: []string{s.Backend}, Objects: []model.ObjectRef{s.Origin}}
+		resource := b.few(&Resource{Kind: Listener, Name: s.Name(), Clusters: []string{s.Backend}, Objects: []model.ObjectRef{s.Origin}})
 		b.contain(resource, "its port is closed", func() {
 			l := b.listener(s.Name(), addr)
 			l.StatPrefix = strings.ReplaceAll(s.Name(), "/", "_")

@@ -21,14 +21,14 @@ const (
 func (b *builder) addTrusts(trusts []gateway.Trust) {
 	for _, t := range trusts {
 		objects := certificateObjects(t.Name)
-		pair := &Resource{Kind: Secret, Name: shownPrefix + t.Name, Objects: objects}
+		pair := b.few(&Resource{Kind: Secret, Name: shownPrefix + t.Name, Objects: objects})
 		b.contain(pair, "its backends answer 503", func() {
 			b.add(pair, secret(gateway.Certificate{Name: pair.Name, Chain: t.Chain, Key: t.Key}))
 		})
 		if len(t.Authorities) == 0 {
 			continue
 		}
-		authorities := &Resource{Kind: Secret, Name: authoritiesPrefix + t.Name, Objects: objects}
+		authorities := b.few(&Resource{Kind: Secret, Name: authoritiesPrefix + t.Name, Objects: objects})
 		b.contain(authorities, "its backends answer 503", func() {
 			b.add(authorities, &tlsv3.Secret{Name: authorities.Name, Type: &tlsv3.Secret_ValidationContext{
 				ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inlineBytes(t.Authorities)},

@@ -180,6 +180,7 @@ type gatewayProcess struct {
 	ownDoorkeeper bool
 	configMaps    bool
 	cache         gateway.Cache
+	builder       xds.Builder
 
 	server *server.Server
 	live   live.Log
@@ -290,7 +291,7 @@ func (g *gatewayProcess) set(s *model.Snapshot, now time.Time) {
 		g.settings.Now = now
 		b.config, b.problems = g.cache.Build(s, g.settings)
 		g.panics.Problems("gateway", b.problems)
-		b.resources, more = xds.Build(b.config, g.xds)
+		b.resources, more = g.builder.Build(b.config, g.xds)
 		g.panics.Problems("xds", more)
 		b.problems = slices.Concat(s.Problems, b.problems, more)
 		b.problems = append(b.problems, g.setAuth(b.config.Auth, now)...)

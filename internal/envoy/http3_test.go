@@ -62,7 +62,7 @@ func altService(t *testing.T, r *envoytest.Rig, host string) string {
 	}
 	defer transport.CloseIdleConnections()
 	response, _, err := getFrom(t, &http.Client{Transport: transport, Timeout: 10 * time.Second}, host, nil)
-	if err != nil || response.StatusCode != 200 || response.ProtoMajor != 2 {
+	if err != nil || response.StatusCode != http.StatusOK || response.ProtoMajor != 2 {
 		t.Fatalf("https of %s: %v %v", host, response, err)
 	}
 	return response.Header.Get("Alt-Svc")
@@ -85,14 +85,14 @@ func TestHTTP3(t *testing.T) {
 		}
 		client := byHTTP3(t, r, host)
 		response, saw, err := getFrom(t, client, host, http.Header{"X-Forwarded-For": {"6.6.6.6"}, "X-Real-Ip": {"6.6.6.6"}})
-		if err != nil || response.StatusCode != 200 || response.ProtoMajor != 3 {
+		if err != nil || response.StatusCode != http.StatusOK || response.ProtoMajor != 3 {
 			t.Fatalf("%s by HTTP/3: %v %v", host, response, err)
 		}
 		if saw.Get("X-Forwarded-Proto") != "https" || saw.Get("X-Forwarded-For") == "6.6.6.6" || saw.Get("X-Real-Ip") != "127.0.0.1" {
 			t.Errorf("the pod sees %v", saw)
 		}
 		other := map[string]string{"a.test": "b.test", "b.test": "a.test"}[host]
-		if response, _, err := getFrom(t, client, other, nil); err != nil || response.StatusCode != 421 {
+		if response, _, err := getFrom(t, client, other, nil); err != nil || response.StatusCode != http.StatusMisdirectedRequest {
 			t.Errorf("%s on a connection for %s: %v %v, want 421", other, host, response, err)
 		}
 	}
@@ -121,7 +121,7 @@ func TestHTTP3BesideSharedChain(t *testing.T) {
 			t.Errorf("Alt-Svc of %s is %q", host, got)
 		}
 		response, _, err := getFrom(t, byHTTP3(t, r, host), host, nil)
-		if want && (err != nil || response.StatusCode != 200) {
+		if want && (err != nil || response.StatusCode != http.StatusOK) {
 			t.Errorf("%s by HTTP/3: %v %v", host, response, err)
 		}
 		if !want && err == nil {
@@ -154,7 +154,7 @@ func TestHTTP3LivesThroughCertificates(t *testing.T) {
 			default:
 			}
 			n++
-			if response, _, err := getFrom(t, client, "a.test", nil); err != nil || response.StatusCode != 200 {
+			if response, _, err := getFrom(t, client, "a.test", nil); err != nil || response.StatusCode != http.StatusOK {
 				lost = append(lost, fmt.Sprint(response, err))
 			}
 		}
@@ -165,7 +165,7 @@ func TestHTTP3LivesThroughCertificates(t *testing.T) {
 		c.Certificates = append(c.Certificates, gateway.Certificate{Name: "shop/" + name, Chain: chain, Key: key, ServerNames: []string{name}})
 		set(t, r, c)
 		response, _, err := getFrom(t, byHTTP3(t, r, name), "b.test", nil)
-		if err != nil || response.StatusCode != 421 {
+		if err != nil || response.StatusCode != http.StatusMisdirectedRequest {
 			t.Errorf("%s by HTTP/3: %v %v", name, response, err)
 		}
 	}

@@ -114,6 +114,12 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 
 // TestTracing wants spans at the collector that name the Ingress, and none of what is not chosen, whatever the client asks for.
 func TestTracing(t *testing.T) {
+	for name, trusted := range map[string][]netip.Prefix{"clients": nil, "clients of a proxy": {netip.MustParsePrefix("127.0.0.0/8")}} {
+		t.Run(name, func(t *testing.T) { testTracing(t, gateway.Listen{TrustedProxies: trusted}) })
+	}
+}
+
+func testTracing(t *testing.T, listen gateway.Listen) {
 	got := new(collector)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -139,12 +145,16 @@ func TestTracing(t *testing.T) {
 	h2c := policy.Backend{Protocol: policy.H2C}
 	c.Backends = append(c.Backends, gateway.Backend{Name: "zzz/spans:4317", Endpoints: "zzz/spans:4317", Backend: h2c})
 	c.EndpointSets = append(c.EndpointSets, gateway.EndpointSet{Name: "zzz/spans:4317", Addresses: []netip.AddrPort{netip.MustParseAddrPort(listener.Addr().String())}})
+	c.Listen = listen
 	c.Observe = gateway.Observe{Tracing: "zzz/spans:4317"}
 	if _, status := r.Set(t, c); len(status.Refused) > 0 {
 		t.Fatalf("Envoy refuses %v", status.Refused)
 	}
 	for range 20 {
 		get(t, r, "/unasked", http.Header{"X-Client-Trace-Id": {"please"}})
+		// Envoy reads from the letter after the second dash whether it is to be traced.
+		get(t, r, "/marked", http.Header{"X-Request-Id": {"4bf92f35-77b3-9da6-a3ce-929d0e0e4736"}})
+		get(t, r, "/marked", http.Header{"X-Request-Id": {"4bf92f35-77b3-ada6-a3ce-929d0e0e4736"}})
 		get(t, r, "/forced", http.Header{"Traceparent": {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}})
 	}
 	c.Observe.TracePerMille = 1000
@@ -161,7 +171,7 @@ func TestTracing(t *testing.T) {
 	if !got.has("/opentelemetry.proto.collector.trace.v1.TraceService/Export ") || !got.has("hythe.ingress") || !got.has("shop/shop") {
 		t.Errorf("the spans are %q", got.text.String())
 	}
-	if got.has("/unasked") || got.has("/forced") {
-		t.Error("clients got spans that were not to be sent")
+	if got.has("/unasked") || got.has("/forced") || got.has("/marked") {
+		t.Errorf("clients got spans that were not to be sent: asked %t, forced %t, marked %t", got.has("/unasked"), got.has("/forced"), got.has("/marked"))
 	}
 }

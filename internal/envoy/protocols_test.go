@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -40,7 +41,7 @@ func echoCalls(t *testing.T) netip.AddrPort {
 		stream.SetTrailer(metadata.Pairs("trailer", "there"))
 		for {
 			var message []byte
-			if err := stream.RecvMsg(&message); err == io.EOF {
+			if err := stream.RecvMsg(&message); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err
@@ -133,7 +134,7 @@ func TestGRPCWeb(t *testing.T) {
 		rest, ok := strings.CutPrefix(answer, string(frame))
 		return ok && strings.HasPrefix(rest, "\x80") && strings.Contains(rest, "grpc-status:0\r\n") && strings.Contains(rest, "trailer:there\r\n")
 	}
-	if response, answer := call("application/grpc-web+proto", frame); response.StatusCode != 200 || !holds(answer) {
+	if response, answer := call("application/grpc-web+proto", frame); response.StatusCode != http.StatusOK || !holds(answer) {
 		t.Errorf("gRPC-Web: %d %q", response.StatusCode, answer)
 	}
 	response, answer := call("application/grpc-web-text", []byte(base64.StdEncoding.EncodeToString(frame)))
@@ -145,12 +146,12 @@ func TestGRPCWeb(t *testing.T) {
 		}
 		decoded = append(decoded, b...)
 	}
-	if response.StatusCode != 200 || !holds(string(decoded)) {
+	if response.StatusCode != http.StatusOK || !holds(string(decoded)) {
 		t.Errorf("gRPC-Web as text: %d %q", response.StatusCode, answer)
 	}
 	c.Listen.NoGRPCWeb = true
 	set(t, r, c)
-	if response, answer := call("application/grpc-web+proto", frame); response.StatusCode == 200 && holds(answer) {
+	if response, answer := call("application/grpc-web+proto", frame); response.StatusCode == http.StatusOK && holds(answer) {
 		t.Error("gRPC-Web is made to gRPC although that is switched off")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"maps"
+	"reflect"
 	"slices"
 )
 
@@ -114,11 +115,16 @@ func (o Objects[V]) Others(other Objects[V], same func(a, b V) bool) iter.Seq[Ke
 			theirs = &none
 		}
 		for i := range shards {
-			if !others(mine[i], theirs[i], same, yield) {
+			if !oneMap(mine[i], theirs[i]) && !others(mine[i], theirs[i], same, yield) {
 				return
 			}
 		}
 	}
+}
+
+// oneMap reports whether two shards are one and the same map, or both are none.
+func oneMap[V any](a, b map[Key]V) bool {
+	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
 }
 
 // others compares two shards, and is false if that was enough.
@@ -158,6 +164,9 @@ type ObjectsEdit[V any] struct {
 
 // Edit returns an edit of these objects, which stay as they are.
 func (o Objects[V]) Edit() *ObjectsEdit[V] { return &ObjectsEdit[V]{from: o, now: o} }
+
+// Get returns an object as the edit has left it, zero if there is none of that key.
+func (e *ObjectsEdit[V]) Get(k Key) V { return e.now.Get(k) }
 
 // Set puts an object under a key.
 func (e *ObjectsEdit[V]) Set(k Key, v V) {

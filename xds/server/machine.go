@@ -114,8 +114,13 @@ func newMachine(grace time.Duration) *machine {
 	return m
 }
 
-// Set replaces what Envoy should have.
+// Set replaces what Envoy should have. It looks only at what is another resource than before, since what is not was compared
+// then, or when Envoy said that it has it.
 func (m *machine) Set(target *xds.Resources) {
+	before := m.target
+	if before == target {
+		return
+	}
 	m.target = target
 	m.memo = memo{}
 	for name := range m.unused {
@@ -124,16 +129,40 @@ func (m *machine) Set(target *xds.Resources) {
 		}
 	}
 	for _, l := range m.lanes {
-		for r := range target.All(l.kind) {
-			m.compare(l, r)
+		if before == nil {
+			m.compareAll(l)
+			continue
 		}
-		for name := range l.held {
-			if target.Get(l.kind, name) == nil && (l.kind != xds.Secret || !serverName(name)) {
-				l.pending[name] = true
+		for name := range target.Others(l.kind, before) {
+			if r := target.Get(l.kind, name); r != nil {
+				m.compare(l, r)
+			} else {
+				m.leave(l, name)
 			}
 		}
 	}
-	m.settleGuests()
+	if before == nil || !target.SameSecrets(before) {
+		m.settleGuests()
+	}
+}
+
+// compareAll is compare for all resources, and leave for those that Envoy has beside them.
+func (m *machine) compareAll(l *lane) {
+	for r := range m.target.All(l.kind) {
+		m.compare(l, r)
+	}
+	for name := range l.held {
+		if m.target.Get(l.kind, name) == nil {
+			m.leave(l, name)
+		}
+	}
+}
+
+// leave notes that a resource is no part of the target.
+func (m *machine) leave(l *lane, name string) {
+	if _, isHeld := l.held[name]; isHeld && (l.kind != xds.Secret || !serverName(name)) {
+		l.pending[name] = true
+	}
 }
 
 // compare notes that a resource of the target differs from what Envoy has, or learns what it is that Envoy has.

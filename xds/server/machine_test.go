@@ -12,6 +12,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"hythe.dev/hythe/xds"
 )
@@ -210,14 +211,20 @@ func (e *fakeEnvoy) dropEndpoints(version string) {
 	}
 }
 
-// randomTarget makes a consistent configuration.
-func randomTarget(random *rand.Rand) *xds.Resources {
+// randomTarget makes a consistent configuration. As a Builder does, it takes what is the same from the last one.
+func randomTarget(random *rand.Rand, last *xds.Resources) *xds.Resources {
 	var r xds.Resources
 	put := func(kind xds.Kind, name string, needs ...string) {
-		r.Put(&xds.Resource{
+		resource := &xds.Resource{
 			Kind: kind, Name: name, Version: fmt.Sprintf("%d:%s", random.IntN(3), strings.Join(needs, ",")),
 			Needs: needs, Last: name == "ready",
-		})
+		}
+		if last != nil {
+			if old := last.Get(kind, name); old != nil && old.Version == resource.Version {
+				resource = old
+			}
+		}
+		r.Put(resource)
 	}
 	var clusters, secrets []string
 	for i := range 5 {
@@ -272,7 +279,7 @@ func newPlay(t *testing.T, seed uint64) *play {
 	p.envoy = newFakeEnvoy(p.random, func(format string, args ...any) {
 		t.Fatalf("seed %d: "+format+"\n%s", append(append([]any{seed}, args...), strings.Join(p.log, "\n"))...)
 	})
-	p.target = randomTarget(p.random)
+	p.target = randomTarget(p.random, p.target)
 	p.reconnect()
 	return p
 }
@@ -329,7 +336,7 @@ func (p *play) step() {
 		p.deliver()
 	case n == 16:
 		p.note("set")
-		p.target = randomTarget(p.random)
+		p.target = randomTarget(p.random, p.target)
 		p.machine.Set(p.target)
 		p.send()
 	case n == 17:
@@ -467,12 +474,64 @@ func TestMachineUnknownState(t *testing.T) {
 			p.envoy.have[xds.Cluster][old], p.envoy.active[old] = "9:gone", true
 		}
 		p.envoy.names[xds.Endpoints]["gone"] = true
-		p.target = randomTarget(p.random)
+		p.target = randomTarget(p.random, p.target)
 		p.reconnect()
 		for range 60 {
 			p.step()
 		}
 		p.finish()
 		p.check(seed)
+	}
+}
+
+// BenchmarkMachine is one change of one host of many, to its acknowledgment.
+func BenchmarkMachine(b *testing.B) {
+	const n = 10_000
+	target := new(xds.Resources)
+	put := func(kind xds.Kind, name, version string, needs ...string) {
+		target.Put(&xds.Resource{Kind: kind, Name: name, Version: version, Needs: needs, Body: new(anypb.Any)})
+	}
+	for i := range n {
+		name := fmt.Sprintf("shop/%d", i)
+		put(xds.Endpoints, name, "1")
+		put(xds.Cluster, name, "1", name)
+		put(xds.VirtualHost, "all/"+name, "1", name)
+	}
+	now := time.Now()
+	m := newMachine(time.Second)
+	for _, kind := range xds.Kinds() {
+		request := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: kind.TypeURL()}
+		if kind == xds.Endpoints {
+			request.ResourceNamesSubscribe = target.Names(kind)
+		}
+		m.Receive(now, request)
+	}
+	m.Set(target)
+	settle := func() (sent int) {
+		for {
+			now = now.Add(time.Second)
+			responses := m.Send(now)
+			m.progress()
+			if len(responses) == 0 {
+				return sent
+			}
+			for _, r := range responses {
+				sent += len(r.Resources)
+				m.Receive(now, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.TypeUrl, ResponseNonce: r.Nonce})
+			}
+		}
+	}
+	settle()
+	round := 1
+	b.ReportAllocs()
+	for b.Loop() {
+		round++
+		next := *target
+		target = &next
+		put(xds.VirtualHost, "all/shop/7", strconv.Itoa(round), "shop/7")
+		m.Set(target)
+		if sent := settle(); sent != 1 {
+			b.Fatalf("%d resources were sent for one", sent)
+		}
 	}
 }

@@ -146,7 +146,7 @@ func (s *Server) decide(ctx context.Context, name string, r *request) verdict {
 	case len(entry.Users) > 0:
 		byPassword = s.password(ctx, entry, r)
 		if entry.Ask == nil || byPassword.ok == entry.Any {
-			return byPassword
+			return byPassword.unasked(entry.Ask)
 		}
 	}
 	byServer = s.ask(ctx, name, version, entry.Ask, r)

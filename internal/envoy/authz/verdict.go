@@ -10,6 +10,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/status"
+
+	"hythe.dev/hythe/gateway/auth"
 )
 
 // A header is one line.
@@ -37,6 +39,17 @@ func (v verdict) without(name string) verdict {
 		}
 	}
 	v.remove = append(v.remove[:len(v.remove):len(v.remove)], name)
+	return v
+}
+
+// unasked takes the headers away that ask would have set: a client who comes in by a password could set them.
+func (v verdict) unasked(ask *auth.Ask) verdict {
+	if ask == nil || !v.ok {
+		return v
+	}
+	for _, c := range ask.Copy {
+		v = v.without(strings.ToLower(c.To))
+	}
 	return v
 }
 

@@ -24,12 +24,12 @@ func TestFollowClientsWithCertificates(t *testing.T) {
 			{Request{Scheme: "https", Host: "a.example.com", Subject: "CN=x", ServerName: "open.example.com"}, 421, "connection of its own"},
 			{Request{Scheme: "http", Host: "a.example.com", Subject: "CN=x"}, 308, ""},
 			{Request{Scheme: "http", Host: "a.other.test", Subject: "CN=ann"}, 403, "shop/ca"},
-			{Request{Scheme: "https", Host: "a.other.test"}, 200, ""},
+			{Request{Scheme: "https", Host: "a.other.test"}, 403, "shop/ca"},
 			{Request{Scheme: "https", Host: "a.other.test", Subject: "O=x,CN=ann,C=y"}, 200, ""},
 			{Request{Scheme: "https", Host: "a.other.test", Subject: "CN=bxb"}, 200, ""},
 			{Request{Scheme: "https", Host: "a.other.test", Subject: "CN=anna"}, 403, "shop/ca"},
 			{Request{Scheme: "https", Host: "a.other.test", Subject: `O=x\,CN=ann`}, 403, "shop/ca"},
-			{Request{Scheme: "https", Host: "a.other.test", Headers: map[string]string{"ssl-client-subject-dn": "CN=ann"}}, 200, ""},
+			{Request{Scheme: "https", Host: "a.other.test", Headers: map[string]string{"ssl-client-subject-dn": "CN=ann"}}, 403, "shop/ca"},
 			{Request{Scheme: "https", Host: "open.example.com"}, 200, ""},
 		} {
 			c.request.Path = "/"

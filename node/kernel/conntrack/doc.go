@@ -5,7 +5,8 @@
 // TCP connections are reset where the Service wants it; else their peers notice in their own time. What either end sends
 // after its entry was deleted is answered with a reset (nft.Table.End), and both are made to send: a probe that fits no
 // connection is answered with an acknowledgement (RFC 9293 section 3.10.7.4). So a client that waits for an answer learns
-// of it too.
+// of it too. A connection by a targetPort that its Service had before, or by a frontend that it lost, goes on for as long as its endpoint is
+// there: how it came is remembered until then.
 //
 //	proxy.State ── Set ──> Build: which frontends changed ──> Run: list their entries ──> judge ──> (TCP: refuse) ──> delete ──> (TCP: probe)
 //	                                                            again a second later: what a packet under way made

@@ -141,6 +141,63 @@ func TestBesideOthers(t *testing.T) {
 	}
 }
 
+// TestBesideOtherRules: another tool translates to pods at the same hooks, and drops what nobody translated, as Docker and firewalld do. Both
+// work, whoever came first, also after ours was repaired; and ours when the other one is gone.
+func TestBesideOtherRules(t *testing.T) {
+	testenv.Root(t)
+	needNft(t)
+	eachFamily(t, func(t *testing.T, at addresses, n topology) {
+		state, _ := proxy.Build(snapshot(at), "one", proxy.DefaultSettings())
+		family, to := "ip", at.a+":8080"
+		if at.bits == 128 {
+			family, to = "ip6", "["+at.a+"]:8080"
+		}
+		rules := fmt.Sprintf(`table inet other {
+			chain pre { type nat hook prerouting priority -100; %[1]s daddr %[2]s tcp dport 9999 dnat %[1]s to %[3]s; };
+			chain post { type nat hook postrouting priority 100; %[1]s saddr 172.17.0.0/16 masquerade; };
+			chain forward { type filter hook forward priority 0; policy drop; ct state established,related accept; ct status dnat accept; };
+		}`, family, at.node, to)
+		if at.bits == 128 {
+			rules = strings.ReplaceAll(rules, "172.17.0.0/16", "fd17::/64")
+		}
+		vip := fmt.Sprintf(at.vip, clusterPolicy)
+		ours := map[string]string{"a": at.client, "b": at.client, "remote": at.overlay}
+		table := testTable(t, InNetNS(int(n.node.ns)), WithoutOwner())
+		for _, first := range []string{"the other", "ours"} {
+			t.Run(first+" first", func(t *testing.T) {
+				list := func() (out string) {
+					n.node.do(func() {
+						b, err := exec.Command("nft", "list", "table", "inet", "other").CombinedOutput()
+						n.node.must(err)
+						out = string(b)
+					})
+					return out
+				}
+				if first == "ours" {
+					set1(t, table, state)
+				}
+				n.node.do(func() { n.node.must(nftTool(t, rules)) })
+				is := list()
+				set1(t, table, state)
+				table.written = nil // as after a foreign change
+				set1(t, table, state)
+				if now := list(); now != is {
+					t.Errorf("the other tool's rules were\n%s\nand are\n%s", is, now)
+				}
+				n.client.answers("tcp", at.node, 9999, map[string]string{"a": at.client})
+				n.client.answers("tcp", vip, 80, ours)
+				n.b.answers("tcp", fmt.Sprintf(at.service, onlyA), 80, map[string]string{"a": at.b})
+				n.node.do(func() { n.node.must(nftTool(t, "delete", "table", "inet", "other")) })
+				n.client.answers("tcp", vip, 80, ours)
+				if err := Remove(InNetNS(int(n.node.ns))); err != nil {
+					t.Error(err)
+				}
+				table.written = nil
+			})
+		}
+	})
+}
+
 // TestManyEndpoints: Services with more of them than any chain is made for, and back.
 func TestManyEndpoints(t *testing.T) {
 	testenv.NetNS(t)

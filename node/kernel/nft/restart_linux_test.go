@@ -190,7 +190,7 @@ func contents(t *testing.T) nfnetlink.Contents {
 	defer c.Close()
 	f, err := read(c)
 	if err != nil || !f.whole {
-		t.Fatalf("read the table: %v", err)
+		t.Fatalf("read the table: %+v, %v", f, err)
 	}
 	return f.contents
 }

@@ -57,19 +57,7 @@ func batches(table *Table) float64 { return value(table.metrics.batches) }
 // held returns what the kernel holds, read by a socket of its own, one element a line.
 func held(t *testing.T) []string {
 	t.Helper()
-	c, err := nfnetlink.Dial(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	f, err := read(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !f.whole {
-		t.Fatalf("the skeleton is not whole: %+v", f)
-	}
-	return lines(f.contents)
+	return lines(contents(t))
 }
 
 // lines shows elements; the order of endpoints, which is free, does not show.
