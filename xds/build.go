@@ -164,13 +164,13 @@ type message interface {
 	ValidateAll() error
 }
 
-// add validates, packs and hashes body and keeps the resource, or makes it a Problem.
-func (b *builder) add(resource *Resource, body message) {
+// add validates, packs and hashes body and keeps the resource, or makes it a Problem and is false.
+func (b *builder) add(resource *Resource, body message) bool {
 	packed, err := pack(body)
 	if err = errors.Join(b.packErr, err); err != nil {
 		b.packErr = nil
 		b.problems = append(b.problems, resource.Problem("InvalidForEnvoy", err.Error())...)
-		return
+		return false
 	}
 	sum := sha256.Sum256(packed.Value)
 	resource.Body, resource.Version = packed, hex.EncodeToString(sum[:12])
@@ -178,6 +178,7 @@ func (b *builder) add(resource *Resource, body message) {
 		resource = old
 	}
 	b.edits[resource.Kind].Set(resourceKey(resource.Name), resource)
+	return true
 }
 
 // any packs an extension's configuration. An error is kept for the next add.

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -204,7 +205,8 @@ func (b *builder) overPlainHTTP(h gateway.Host) []*routev3.Route {
 			continue
 		}
 		own := b.routes(r)
-		if validateAll(own) != nil {
+		err := errors.Join(b.packErr, validateAll(own))
+		if b.packErr = nil; err != nil {
 			continue // hostRoutes tells
 		}
 		for _, route := range own {

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"errors"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -124,10 +125,10 @@ func (b *builder) addHost(h gateway.Host, build func() ([]*routev3.Route, []stri
 	for _, i := range h.Ingresses {
 		resource.Objects = append(resource.Objects, model.Ref("Ingress", i))
 	}
-	add := func(needs []string) {
+	add := func(needs []string) bool {
 		slices.Sort(needs)
 		resource.Needs = slices.Compact(needs)
-		b.add(resource, &routev3.VirtualHost{
+		return b.add(resource, &routev3.VirtualHost{
 			Name:        resource.Name, // VHDS: a name that differs from the resource's cannot be removed again
 			Domains:     []string{h.Name},
 			Routes:      routes,
@@ -136,12 +137,13 @@ func (b *builder) addHost(h gateway.Host, build func() ([]*routev3.Route, []stri
 			TypedPerFilterConfig: b.withHSTS(h.Name),
 		})
 	}
+	added := false
 	good := b.contain(resource, "it answers 503", func() {
 		var needs []string
 		routes, needs = build()
-		add(needs)
+		added = add(needs)
 	})
-	if !good {
+	if !good || !added {
 		routes = []*routev3.Route{{Match: routeMatch(gateway.Route{Match: gateway.Prefix, Path: "/"}), Action: direct(503)}}
 		add(nil)
 	}
@@ -265,12 +267,7 @@ func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
 		if h.RedirectHTTPS && i == lastPlain+1 {
 			out = append(out, b.redirect(all))
 		}
-		own := b.routes(r)
-		if err := validateAll(own); err != nil {
-			b.problems = append(b.problems, model.Problemf(model.Ref("Ingress", r.Origin), "InvalidForEnvoy",
-				"path %q of host %s: %v", r.Path, h.Name, err))
-			continue
-		}
+		own := b.validRoutes(h.Name, r)
 		if h.RedirectHTTPS && i < lastPlain && !r.Plain {
 			out = append(out, b.redirect(r))
 		}
@@ -283,6 +280,23 @@ func (b *builder) hostRoutes(h gateway.Host) []*routev3.Route {
 		out = append(out, &routev3.Route{Match: routeMatch(all), Action: direct(404)})
 	}
 	return out
+}
+
+// validRoutes are the routes of a gateway.Route. Where Envoy would not take one of them, its path answers 503: a wider path must not
+// answer in its place. One that no request can have is left out.
+func (b *builder) validRoutes(host string, r gateway.Route) []*routev3.Route {
+	own := b.routes(r)
+	err := errors.Join(b.packErr, validateAll(own))
+	b.packErr = nil
+	if err == nil {
+		return own
+	}
+	closed, means := []*routev3.Route{{Match: routeMatch(r), Action: direct(503)}}, "answers 503"
+	if validateAll(closed) != nil {
+		closed, means = nil, "is none"
+	}
+	b.problems = append(b.problems, model.Problemf(model.Ref("Ingress", r.Origin), "InvalidForEnvoy", "path %q of host %s %s: %v", r.Path, host, means, err))
+	return closed
 }
 
 func routeMatch(r gateway.Route) *routev3.RouteMatch {

@@ -91,9 +91,9 @@ func TestKindNotServedAtStart(t *testing.T) {
 					t.Errorf("Snapshot %d: %v, %v", i, s.Claims, s.Problems)
 				}
 			}
+			n := len(w.all)
 			f.set("addressclaims")
 			f.serve("")
-			n := len(w.all)
 			if s := w.last(time.Minute); len(s.Claims) != 0 || len(s.Problems) != 0 {
 				t.Errorf("when that was read again: %v, %v", s.Claims, s.Problems)
 			}
