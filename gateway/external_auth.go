@@ -164,6 +164,12 @@ func (x *index) findPublic(r *request, from, name string, orders map[string][]pa
 	case p.from.protected(r) || x.clientsOf(rules) != nil:
 		return refuse("AuthProtected", "%s under host %s asks itself who comes in; serve the auth server's path by an Ingress without protection", uri, name)
 	}
+	if p.from.key.Namespace != r.key.Namespace {
+		if what := asksAsGateway(asked); what != "" {
+			return refuse("ReferenceNotAllowed", "host %s is of namespace %s, whose pods take %s for the gateway's; leave it out, or name a Service of namespace %s",
+				name, p.from.key.Namespace, what, r.key.Namespace)
+		}
+	}
 	if pol := p.policy(); pol != nil && (pol.Rewrite != "" || pol.Redirect.Code != 0 || pol.Answer.Status != 0) {
 		return refuse("AuthNotServed", "Ingress %s does not send %s under host %s to its Service as it is; serve it by an Ingress that does",
 			p.from.key, uri, name)
@@ -185,6 +191,22 @@ func (x *index) findPublic(r *request, from, name string, orders map[string][]pa
 		t.Host = pol.HostHeader
 	}
 	return t, nil
+}
+
+// asksAsGateway names what of a question only the gateway may say to pods of others, empty for nothing: clients could not send it.
+func asksAsGateway(asked policy.ExternalAuth) string {
+	if m := asked.Method; m != "" && m != "GET" && m != "HEAD" {
+		return "auth-method " + m
+	}
+	for _, h := range asked.Headers {
+		name := strings.ToLower(h.Name)
+		for _, own := range []string{"x-forwarded-", "x-original-", "x-real-ip", "x-scheme", "x-sent-from", "x-auth-request-redirect", "forwarded", "ssl-client-"} {
+			if name == own || strings.HasSuffix(own, "-") && strings.HasPrefix(name, own) {
+				return "header " + h.Name
+			}
+		}
+	}
+	return ""
 }
 
 // cleaned is a path without empty and dotted elements.

@@ -33,16 +33,36 @@ func (b *builder) withCORS(r gateway.Route, served []*routev3.Route) []*routev3.
 		}
 		return append([]*routev3.Route{preflight}, served...)
 	}
-	allowed := headerIs("origin", fullMatch(strings.Join(c.Origins, "|")))
-	allowed(preflight.Match)
-	out := []*routev3.Route{preflight}
-	for _, s := range served {
-		from := proto.CloneOf(s)
-		allowed(from.Match)
-		b.changeHeaders(from, requestHeaders(r), headers)
-		out = append(out, from)
+	var out []*routev3.Route
+	for _, some := range bySize(c.Origins, mostOfExpressions) {
+		allowed := headerIs("origin", fullMatch(strings.Join(some, "|")))
+		first := proto.CloneOf(preflight)
+		allowed(first.Match)
+		out = append(out, first)
+		for _, s := range served {
+			from := proto.CloneOf(s)
+			allowed(from.Match)
+			b.changeHeaders(from, requestHeaders(r), headers)
+			out = append(out, from)
+		}
 	}
 	return append(out, served...)
+}
+
+// mostOfExpressions is how many bytes of literals stand in one expression: Envoy takes programs of 2,000 instructions.
+const mostOfExpressions = 1200
+
+// bySize divides a list of texts, in its order, so that each part has at most so many bytes, or one text.
+func bySize(list []string, most int) [][]string {
+	var out [][]string
+	size := 0
+	for _, text := range list {
+		if size += len(text); len(out) == 0 || size > most {
+			out, size = append(out, nil), len(text)
+		}
+		out[len(out)-1] = append(out[len(out)-1], text)
+	}
+	return out
 }
 
 func corsHeaders(c policy.CORS) []policy.Header {

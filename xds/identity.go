@@ -17,13 +17,14 @@ var forgeable = []*matcherv3.StringMatcher{
 	headerPrefix("x-forwarded-"), headerPrefix("x-original-"), headerPrefix("x-envoy-"),
 	headerName("forwarded"), headerName(errorHeader), headerName("x-real-ip"), headerPrefix("ssl-client-"),
 	headerName(serverNameHeader), headerName(sameNameHeader),
+	headerName("x-scheme"), headerName("x-sent-from"), headerName("x-auth-request-redirect"), // ingress-nginx' own
 }
 
 // identify are the headers that say who the client is, beside those that Envoy sets: X-Forwarded-For and
 // X-Forwarded-Proto. Pods behind ingress-nginx read these.
 var identify = []*corev3.HeaderValueOption{
 	overwrite("x-real-ip", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
-	overwrite("x-forwarded-host", "%REQ(:AUTHORITY)%"),
+	overwrite("x-forwarded-host", "%REQ(:AUTHORITY)%"), overwrite("x-scheme", "%REQ(X-FORWARDED-PROTO)%"),
 }
 
 // dropForgeable removes headers before Envoy looks at any, and adds what is true instead.

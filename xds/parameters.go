@@ -64,7 +64,8 @@ func hidden(h gateway.Host) (plain, folded, above []string) {
 		}
 		for path != "" && len(path) < mostOfExpression {
 			parent := path[:max(0, strings.LastIndexByte(path, '/'))]
-			if served.below(parent) && !(r.Match == gateway.Regex && Takes(r, path+";x")) {
+			takes := r.Match == gateway.Regex && Takes(r, path+";x") // it says itself what it thinks of them
+			if served.below(parent) && !takes {
 				set[path], aboveSet[parent] = true, true
 			}
 			path = parent

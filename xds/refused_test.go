@@ -39,7 +39,6 @@ func TestRefusedPathIsClosed(t *testing.T) {
 				case path == "/admin" && r.GetDirectResponse().GetStatus() != 503:
 					t.Errorf("the bad path: %v", r.GetAction())
 				case path == "/admin":
-					path = ""
 					if !strings.Contains(problems[0].Message, "/admin") || problems[0].Object != model.Ref("Ingress", origin) || strings.Contains(problems[0].Message, long) {
 						t.Errorf("problems %v", problems)
 					}

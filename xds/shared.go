@@ -206,7 +206,7 @@ func (t chainTable) ownName(host string) string {
 		names = []string{host, noName, ""} // Envoy says one of these where there is none
 	default:
 		names = slices.Clone(t.names[certificate])
-		if !slices.Contains(names, host) || len(names) > mostNames {
+		if !slices.Contains(names, host) || len(names) > mostNames || len(bySize(names, mostOfExpressions)) > 1 {
 			names = []string{host}
 		}
 	}

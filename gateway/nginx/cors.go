@@ -29,6 +29,9 @@ func corsOn(s *Settings, value string) error {
 // originPattern is an origin with any scheme, whose first label may be a wildcard: https://*.example.com:8080.
 var originPattern = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*://)(\*\.)?([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)(:[0-9]+)?$`)
 
+// mostOrigins bounds a list: each some 30 of them are one route more for each path.
+const mostOrigins = 200
+
 // corsOrigins reads a list of origins. One that cannot be read is not let in, and neither are all others then.
 func corsOrigins(s *Settings, value string) error {
 	if value == "" {
@@ -54,6 +57,10 @@ func corsOrigins(s *Settings, value string) error {
 			wild = `[A-Za-z0-9_-]+\.`
 		}
 		c.Origins = append(c.Origins, "(?i:"+regexp.QuoteMeta(m[1])+wild+regexp.QuoteMeta(m[3]+m[4])+")")
+	}
+	if len(c.Origins) > mostOrigins {
+		s.cors.noOrigin = true
+		return fmt.Errorf("it has %d origins, at most %d can be compared; none is allowed. Name a wildcard as https://*.example.com", len(c.Origins), mostOrigins)
 	}
 	if !c.AnyOrigin && len(c.Origins) == 0 {
 		s.cors.noOrigin = true

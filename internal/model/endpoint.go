@@ -94,13 +94,24 @@ var notOfPods = []struct {
 	{netip.MustParsePrefix("::/96"), "an IPv4 address in IPv6"},
 	{netip.MustParsePrefix("fe80::/10"), "a link-local address"},
 	{netip.MustParsePrefix("ff00::/8"), "a multicast address"},
+	// Where clouds tell a machine its secrets, besides 169.254.169.254.
+	{netip.MustParsePrefix("100.100.100.200/32"), "a cloud's metadata address"},
+	{netip.MustParsePrefix("168.63.129.16/32"), "a cloud's metadata address"},
+	{netip.MustParsePrefix("192.0.0.192/32"), "a cloud's metadata address"},
+	{netip.MustParsePrefix("fd00:ec2::254/128"), "a cloud's metadata address"},
 }
+
+// nat64 is how IPv6 names all IPv4 addresses where a gateway translates (RFC 6052).
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 // Refuse says why nothing may be sent to an endpoint (CVE-2021-25740), or returns "" where it may. Addresses of nodes
 // are fine on all ports but Hythe's own: pods with hostNetwork and the API server have them. An IPv4-mapped address is
 // judged as the IPv4 address.
 func (o Own) Refuse(protocol corev1.Protocol, endpoint netip.AddrPort) string {
 	a := endpoint.Addr().Unmap()
+	if nat64.Contains(a) {
+		a = netip.AddrFrom4([4]byte(a.AsSlice()[12:]))
+	}
 	switch {
 	case !a.IsValid():
 		return "it is no address"

@@ -101,7 +101,7 @@ func TestEnvoyClientIdentity(t *testing.T) {
 	resp, err := rawGet(t, r.settings.HTTP.String(), "a.example", "/",
 		"X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1", "X-Forwarded-Host: evil.example",
 		"X-Forwarded-Port: 1", "X-Forwarded-Proto: https", "X-Forwarded-Prefix: /evil", "X-Original-URL: /evil",
-		"X-Envoy-Attempt-Count: 7", "X-Envoy-External-Address: 192.0.2.1", "X-Other: stays")
+		"X-Envoy-Attempt-Count: 7", "X-Envoy-External-Address: 192.0.2.1", "X-Scheme: https", "X-Sent-From: evil", "X-Other: stays")
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("%v, %v", resp, err)
 	}
@@ -112,7 +112,7 @@ func TestEnvoyClientIdentity(t *testing.T) {
 	}
 	want := map[string]string{
 		"X-Real-Ip": "127.0.0.1", "X-Forwarded-Host": "a.example", "X-Forwarded-Proto": "http", "X-Other": "stays",
-		"Forwarded": "", "X-Forwarded-Port": "", "X-Forwarded-Prefix": "", "X-Original-Url": "", "X-Envoy-Attempt-Count": "",
+		"X-Scheme": "http", "X-Sent-From": "", "Forwarded": "", "X-Forwarded-Port": "", "X-Forwarded-Prefix": "", "X-Original-Url": "", "X-Envoy-Attempt-Count": "",
 	}
 	for name, value := range want {
 		if got.Get(name) != value || len(got.Values(name)) > 1 {

@@ -125,6 +125,9 @@ func question(ctx context.Context, address string, ask *auth.Ask, to *auth.Targe
 		req.Header.Del(name)
 	}
 	for name := range req.Header {
+		if to.Public != "" && strings.HasPrefix(name, "Ssl-Client-") { // of this host's authority, which is not theirs
+			delete(req.Header, name)
+		}
 		if strings.HasPrefix(name, "X-Envoy-") || strings.HasPrefix(name, "X-Hythe-") || strings.HasPrefix(name, "X-Forwarded-") {
 			delete(req.Header, name)
 		}
