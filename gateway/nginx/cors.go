@@ -32,6 +32,9 @@ var originPattern = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*://)(\*\.)?([A-
 // mostOrigins bounds a list: each some 30 of them are one route more for each path.
 const mostOrigins = 200
 
+// longestOrigin is a scheme, a name of DNS (RFC 1035 section 2.3.4) and a port, in bytes: each is an expression of Envoy's.
+const longestOrigin = 300
+
 // corsOrigins reads a list of origins. One that cannot be read is not let in, and neither are all others then.
 func corsOrigins(s *Settings, value string) error {
 	if value == "" {
@@ -48,7 +51,7 @@ func corsOrigins(s *Settings, value string) error {
 			continue
 		}
 		m := originPattern.FindStringSubmatch(part)
-		if m == nil {
+		if m == nil || len(part) > longestOrigin {
 			s.cors.noOrigin = true
 			return fmt.Errorf("%s is not an origin as https://app.example.com or https://*.example.com; no other origin is allowed", quoted(part))
 		}
